@@ -1,0 +1,72 @@
+"""Checks of what people type, each answered with one clear message: what must hold, what came in, the likely cure."""
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from numbers import Real
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Returns ``" (did you mean 'physics'?)"``, or nothing when no known name is near."""
+    near = get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def check_names(argument: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Checks that ``given`` holds each known name and no other.
+
+    Raises:
+        ValueError: If a name is missing or unknown; the message has the nearest known ones.
+    """
+    given, known = list(given), list(known)
+    missing = [name for name in known if name not in given]
+    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
+    problems = []
+    if missing:
+        problems.append(f"missing {missing}")
+    if unknown:
+        problems.append(f"unknown {', '.join(unknown)}")
+    if problems:
+        raise ValueError(f"`{argument}` must name each term of {known} once: {'; '.join(problems)}.")
+
+
+def check_terms(terms: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names of the terms, in order, once they are sound.
+
+    Raises:
+        TypeError: If ``terms`` is a single string or holds something else than strings.
+        ValueError: If there is no term, or one twice.
+    """
+    if isinstance(terms, str):
+        raise TypeError(f"`terms` must be a list of names, got the single string {terms!r}: write [{terms!r}].")
+    names = tuple(terms)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"`terms` must be a list of names, got {list(names)}.")
+    if not names:
+        raise ValueError("`terms` must name at least one loss, got none.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"`terms` must name each term once, got {twice} more than once.")
+    return names
+
+
+def check_number(argument: str, value: object, kind: str, holds: Callable[[float], bool], cure: str = "") -> float:
+    """Returns ``value`` as a float once it is a number for which ``holds`` is true.
+
+    Args:
+        argument: What the user calls it.
+        value: What came in.
+        kind: What it must be, for the message, such as ``"a number in [0, 1]"``.
+        holds: Whether a number is allowed.
+        cure: What to do about it, for the message.
+
+    Raises:
+        TypeError: If ``value`` is not a real number.
+        ValueError: If it is one that is not allowed.
+    """
+    message = f"`{argument}` must be {kind}, got {value!r}{': ' + cure if cure else ''}."
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(message)
+    number = float(value)
+    if not holds(number):
+        raise ValueError(message)
+    return number

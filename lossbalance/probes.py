@@ -1,0 +1,240 @@
+r"""Gradient norms, in one backward pass.
+
+A probe is the identity in the forward pass. In the backward pass it hands the gradient on unchanged and leaves the
+square of its norm in the slot of its term in one small leaf, the *gauge*, which autograd fills as it fills the
+gradient of any parameter. So the one ordinary ``backward()`` measures every term, with no hook and nothing kept alive.
+
+What arrives at a probe is the gradient of the *weighted* term, times whatever the total was multiplied by before
+``backward()``: a gradient scaler's factor, one over the number of accumulated batches. A last probe, at the total,
+measures that factor :math:`s`, so that the norm of the unweighted loss can be told:
+
+.. math:: n_i = \frac{\|g_i\|}{w_i \, |s|}.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lossbalance.checks import did_you_mean
+from lossbalance.ranks import world_size
+from lossbalance.weighting.base import Observation
+
+
+class Probes(nn.Module):
+    """The gauge of K terms, and what has been measured with it but not yet used.
+
+    Args:
+        terms: Names of the losses, in the order of the row.
+    """
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        super().__init__()
+        self.terms = tuple(terms)
+        self.probed: set[str] = set()  # terms that have met a probe
+        self.known: set[str] = set()  # terms whose norm has been measured
+        self._half = False  # whether a probe has met an activation of fp16
+        # Plain tensors, for DistributedDataParallel gives every rank the buffers of rank 0.
+        self.gauge = torch.zeros(len(self.terms) + 1, requires_grad=True)
+        self._slots = torch.eye(len(self.terms) + 1)
+        self._step: tuple[Tensor, ...] | None = None  # losses, weights, present, finite: what the gauge belongs to
+        self._pending = torch.zeros(3, len(self.terms))  # losses, norms, seen: what the next step will use
+
+    def probe(self, term: str, x: Tensor) -> Tensor:
+        """Returns ``x``; the backward pass adds the square of its gradient's norm to the slot of ``term``."""
+        self._check_term("term", term)
+        if not x.is_floating_point():
+            raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
+        if not (self.training and torch.is_grad_enabled()):
+            return x
+        if x.device != self.gauge.device:
+            raise ValueError(f"`x` is on {x.device}, the criterion on {self.gauge.device}: move it with `.to(device)`.")
+        self.probed.add(term)
+        self._half = self._half or x.dtype == torch.float16
+        return _Probe.apply(x, self.gauge, self._slots[self.terms.index(term)])
+
+    def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
+        """Probes the activations that enter each module, until the handle's ``remove()``."""
+        for term in modules:
+            self._check_term("modules", term)
+        return ProbeHandle(
+            module.register_forward_pre_hook(partial(_probe_arguments, self, term), with_kwargs=True)
+            for term, module in modules.items()
+        )
+
+    def measure(self, losses: Sequence[Tensor | None]) -> Tensor:
+        """Returns the squared norms ``[terms]`` at the probes by one partial backward pass per loss."""
+        self.known.update(term for term, loss in zip(self.terms, losses, strict=True) if loss is not None)
+        _trace_autograd(True)
+        factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
+        squares = squared_norms(losses, [self.gauge], factors, lambda i, grad: grad[i])
+        _trace_autograd(False)
+        return squares
+
+    def begin(self) -> None:
+        """Empties the gauge for the step at hand."""
+        if self.gauge.grad is None:
+            self.gauge.grad = torch.zeros_like(self.gauge)
+        else:
+            self.gauge.grad.zero_()
+
+    def seal(self, total: Tensor, losses: Tensor, weights: Tensor, present: Tensor, finite: Tensor) -> Tensor:
+        """Notes the step that the gauge will belong to; returns ``total`` with the probe of its factor."""
+        self._step = (losses, weights, present, finite)
+        return _Probe.apply(total, self.gauge, self._slots[-1])
+
+    def squares(self) -> Tensor:
+        """Returns the squared norms of the last backward pass, ``[terms + 1]``, as they arrived: weighted."""
+        return torch.zeros_like(self.gauge) if self.gauge.grad is None else self.gauge.grad.clone()
+
+    def measured(self) -> Tensor:
+        """Returns this rank's part of the last step, to be summed over ranks; see :func:`pack`."""
+        if self._step is None:
+            return self._pending.new_zeros(3, len(self.terms))
+        losses, weights, present, _ = self._step
+        squares = self.squares().to(losses.dtype)
+        return pack(losses, squares[:-1] / (weights.square() * squares[-1]), present)
+
+    def settle(self, sums: Tensor) -> Observation:
+        """Turns the sum of :meth:`measured` over ranks into what the next step will use, and returns it.
+
+        After a step that was not finite, that is once more what the step itself was given.
+        """
+        self._pending, self._step = self._merge(sums), None
+        losses, norms, seen = self._pending
+        return Observation(losses, norms, seen > 0)
+
+    def get_extra_state(self) -> Tensor:
+        """What is measured but not yet used, and which terms are known: ``[4, terms]``."""
+        with torch.no_grad():  # a rank that saves alone takes its own part for everybody's
+            pending = self._merge(self.measured() * world_size())
+        known = pending.new_tensor([term in self.known for term in self.terms])
+        return torch.cat([pending, known.unsqueeze(0)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up what :meth:`get_extra_state` returned."""
+        self._step = None
+        self._pending = state[:3].to(self.gauge.device, copy=True)
+        self.known = {term for term, known in zip(self.terms, state[3].tolist(), strict=True) if known}
+
+    def _merge(self, sums: Tensor) -> Tensor:
+        if self._step is None:
+            return self._pending
+        *_, finite = self._step
+        latest = torch.stack([row.to(sums.dtype) for row in unpack(sums)])
+        return torch.where(finite, latest, self._pending.to(latest.dtype))
+
+    def _check_term(self, argument: str, term: str) -> None:
+        if term not in self.terms:
+            hint = did_you_mean(term, self.terms)
+            raise ValueError(f"`{argument}` must name terms of {list(self.terms)}, got {term!r}{hint}.")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
+        device = fn(self._slots).device
+        self.gauge = self.gauge.detach().to(device).requires_grad_()
+        self._slots, self._pending = self._slots.to(device), self._pending.to(device)
+        return super()._apply(fn, recurse)
+
+
+class ProbeHandle:
+    """The probes that :meth:`Probes.probe_inputs` has placed."""
+
+    def __init__(self, hooks: Iterable[RemovableHandle]) -> None:
+        self._hooks = list(hooks)
+
+    def remove(self) -> None:
+        """Takes the probes away; once is enough, twice does no harm."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def squared_norms(
+    losses: Sequence[Tensor | None],
+    inputs: Sequence[Tensor],
+    factors: Sequence[float] = (1.0,),
+    read: Callable[[int, Tensor], Tensor] = lambda _, grad: _squared_norm(grad),
+) -> Tensor:
+    """Returns the squared norm of each loss's gradient, ``[terms]``, by ``torch.autograd.grad``; 0 where there is none.
+
+    Args:
+        losses: The losses, or None for an absent term.
+        inputs: What the gradient is taken with respect to, all together.
+        factors: Multiples of the loss to try; the largest whose gradient is finite and not zero counts.
+        read: The squared norm in the gradient of one input, from the number of the term and that gradient.
+    """
+    squares = []
+    for i, loss in enumerate(losses):
+        square = torch.zeros((), device=inputs[0].device)
+        for factor in factors:
+            if loss is None or not loss.requires_grad:
+                break
+            seed = torch.full_like(loss, factor)
+            grads = torch.autograd.grad(loss, inputs, seed, retain_graph=True, allow_unused=True)
+            found = sum((read(i, grad) for grad in grads if grad is not None), start=torch.zeros_like(square))
+            found = found / factor**2
+            square = torch.where(found.isfinite() & (found > 0), found, square) if len(factors) > 1 else found
+        squares.append(square)
+    return torch.stack(squares)
+
+
+def pack(losses: Tensor, squares: Tensor, present: Tensor) -> Tensor:
+    """Returns rows ``[3, terms]`` that may be summed over ranks: losses, squared norms, how many have the term."""
+    nothing = torch.zeros_like(losses)
+    return torch.stack(
+        [torch.where(present, losses, nothing), torch.where(present, squares, nothing), present + nothing]
+    )
+
+
+def unpack(sums: Tensor) -> Observation:
+    """Returns the averages that sums of :func:`pack` amount to.
+
+    The gradient of a mean over R ranks is one R-th of each rank's gradient, side by side; so the square of its norm is
+    the sum of the ranks' squares over R squared.
+    """
+    losses, squares, ranks = sums
+    losses, norms = losses / ranks.clamp(min=1), squares.sqrt() / world_size()
+    return Observation(losses, norms, (ranks > 0) & losses.isfinite() & norms.isfinite() & (norms > 0))
+
+
+class _Probe(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, gauge: Tensor, slot: Tensor) -> Tensor:
+        # The compiler rebuilds a view that leaves its graph from the base, and so would lose the probe.
+        return x.clone() if torch.compiler.is_compiling() else x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        if not ctx.needs_input_grad[1]:  # a derivative on the way to a loss, not the backward pass of the step
+            return grad, None, None
+        (slot,) = ctx.saved_tensors
+        return grad, slot * _squared_norm(grad.detach()), None
+
+
+def _squared_norm(grad: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, torch.float32)).square()
+
+
+def _probe_arguments(
+    probes: Probes, term: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def probe(value: Any) -> Any:
+        return probes.probe(term, value) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(probe, args)), {name: probe(value) for name, value in kwargs.items()}
+
+
+@torch.compiler.assume_constant_result
+def _trace_autograd(allowed: bool) -> int:
+    # Lets the compiler, while it traces the first step, trace `torch.autograd.grad` too; does nothing otherwise.
+    if torch.compiler.is_compiling():
+        config = torch._dynamo.config
+        if hasattr(config, "trace_autograd_ops"):
+            config.trace_autograd_ops = allowed
+    return 0

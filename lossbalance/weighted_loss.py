@@ -1,0 +1,317 @@
+"""Several named losses in, one scalar out, and a record of what each weighed."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lossbalance.checks import check_names, check_number
+from lossbalance.penalties.base import Penalty
+from lossbalance.probes import ProbeHandle, Probes, pack, squared_norms, unpack
+from lossbalance.ranks import sum_over_ranks, world_size
+from lossbalance.weighting.base import Observation, Weighting
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """What made up the total of one step: detached 0-d tensors, by name."""
+
+    total: Tensor
+    losses: dict[str, Tensor]
+    """The plain losses; nan for a term that the step did not have."""
+    weights: dict[str, Tensor]
+    """d total / d loss; 0 for a term that the step did not have."""
+    contributions: dict[str, Tensor]
+    """Weight times loss."""
+    penalties: dict[str, Tensor]
+    gradient_shares: dict[str, Tensor]
+    """Each term's part of the sum of the norms of the weighted gradients at the probes; nan before the backward pass,
+    empty without probes."""
+
+
+class WeightedLoss(nn.Module):
+    """Combines the losses of a step into one scalar, by a weighting scheme, and adds penalties.
+
+    Args:
+        weighting: The scheme, made from the names of the terms.
+        penalties: Regularizers on parameters by name; they need ``module`` in the call.
+        weight_sum: If given, the weights are rescaled to add up to it, so that schemes compare at the same
+            learning rate. Penalties are not rescaled.
+
+    Raises:
+        TypeError: If ``weighting`` is not a scheme, a penalty not a penalty, or ``weight_sum`` not a number.
+        ValueError: If ``weight_sum`` is not positive and finite, or a penalty has the name of a term.
+
+    Example:
+        >>> from lossbalance.weighting import Alpha
+        >>> criterion = WeightedLoss(Alpha(["aux", "main"], alpha=0.25))
+        >>> criterion({"aux": torch.tensor(2.0), "main": torch.tensor(4.0)}).item()
+        3.5
+        >>> {term: contribution.item() for term, contribution in criterion.last.contributions.items()}
+        {'aux': 0.5, 'main': 3.0}
+    """
+
+    def __init__(
+        self,
+        weighting: Weighting,
+        penalties: Mapping[str, Penalty] | None = None,
+        weight_sum: float | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(weighting, Weighting):
+            raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
+        if weight_sum is not None:
+            kind = "a positive, finite number or None"
+            weight_sum = check_number("weight_sum", weight_sum, kind, lambda number: 0 < number < math.inf)
+        _check_penalties(penalties or {}, weighting.terms)
+        self.weighting = weighting
+        self.penalties = nn.ModuleDict(penalties or {})
+        self.weight_sum = weight_sum
+        self.probes = Probes(weighting.terms)
+        self._last: tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]] | None = None
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the losses, in the order of the row."""
+        return self.weighting.terms
+
+    def forward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        module: nn.Module | None = None,
+        shared: Tensor | Iterable[Tensor] | None = None,
+    ) -> Tensor:
+        """Returns the total of one step; call ``backward()`` on it.
+
+        Args:
+            losses: Each term's loss by name, a scalar in floating point; None for a term that this batch lacks.
+            module: What the penalties are computed on.
+            shared: Activations or parameters with respect to which a gradient scheme takes its norms in this very step,
+                by ``torch.autograd.grad``: one partial backward pass per term, on top of the ordinary one. For terms
+                that pass no common activation; where they do, probes cost nothing. Other schemes ignore it.
+
+        Returns:
+            The total ``[]``, in fp32 or wider.
+
+        Raises:
+            TypeError: If a loss is not a tensor in floating point.
+            ValueError: If a term is missing or unknown, a loss is not a scalar or on another device than the rest,
+                ``module`` is missing, or a gradient scheme has nothing to take norms from.
+        """
+        row, present = self._row(losses)
+        if self.penalties and module is None:
+            raise ValueError(f"`module` must be given for the penalties {list(self.penalties)}, got None.")
+        finite = self._observe(losses, row.detach(), present, shared) if self.training else None
+        total, weights = self.weighting.weigh(row, present)
+        if self.weight_sum is not None:
+            factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+            total, weights = total * factor, weights * factor
+        penalties = {name: penalty(module) for name, penalty in self.penalties.items()}
+        for penalty in penalties.values():
+            total = total + penalty
+        self._last = (
+            total.detach(),
+            row.detach(),
+            weights,
+            present,
+            {name: penalty.detach() for name, penalty in penalties.items()},
+        )
+        return total if finite is None else self.probes.seal(total, row.detach(), weights, *finite)
+
+    def probe(self, term: str, x: Tensor) -> Tensor:
+        """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
+
+        Put it where the term's own branch begins, and use what it returns for that branch alone::
+
+            h = trunk(x)
+            aux = aux_head(criterion.probe("aux", h))
+            main = main_head(criterion.probe("main", h))
+
+        It is the identity, costs one norm in the backward pass, and does nothing in ``eval()``. Several probes of one
+        term add up in squares.
+
+        Args:
+            term: The name of the term.
+            x: The activation, of any shape.
+
+        Returns:
+            ``x``, to be used in its place.
+
+        Raises:
+            TypeError: If ``x`` is not in floating point.
+            ValueError: If the term is unknown or ``x`` on another device than the criterion.
+        """
+        return self.probes.probe(term, x)
+
+    def probe_inputs(self, modules: Mapping[str, nn.Module]) -> ProbeHandle:
+        """Places a probe before each module, for models that are not to be edited.
+
+        Args:
+            modules: The module in which each term's own branch begins, such as its head, by term.
+
+        Returns:
+            A handle whose ``remove()`` takes the probes away.
+
+        Raises:
+            ValueError: If a term is unknown.
+        """
+        return self.probes.probe_inputs(modules)
+
+    def synchronize(self) -> None:
+        """Brings what the last backward pass measured together over ranks, ahead of the next step.
+
+        Call it on every rank before one of them saves ``state_dict()``, after ``backward()``; the callbacks do. On a
+        single process it is never needed.
+        """
+        if self.weighting.uses_gradients:
+            with torch.no_grad():
+                self.probes.settle(sum_over_ranks(self.probes.measured()))
+
+    @property
+    def last(self) -> Breakdown:
+        """What made up the last total.
+
+        Raises:
+            RuntimeError: Before the first call.
+        """
+        if self._last is None:
+            raise RuntimeError("`last` describes the last call, and there was none: call the criterion first.")
+        total, row, weights, present, penalties = self._last
+        return Breakdown(
+            total=total,
+            losses=self._by_name(torch.where(present, row, torch.nan)),
+            weights=self._by_name(weights),
+            contributions=self._by_name(weights * row),
+            penalties=dict(penalties),
+            gradient_shares=self._by_name(self._gradient_shares()) if self.probes.probed else {},
+        )
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the last call, detached; before the first, those that losses of 1 would get."""
+        if self._last is not None:
+            return self._by_name(self._last[2])
+        ones = torch.ones(len(self.terms), device=self.probes.gauge.device)
+        _, weights = self.weighting.weigh(ones, ones > 0)
+        return self._by_name(weights.detach())
+
+    def _row(self, losses: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Returns the losses and whether each is there, in the order of the terms."""
+        if losses.keys() != set(self.terms):
+            check_names("losses", losses, self.terms)
+        given = {term: loss for term, loss in losses.items() if loss is not None}
+        device = self.probes.gauge.device
+        for term, loss in given.items():
+            _check_loss(term, loss, device)
+        dtype = torch.float64 if any(loss.dtype == torch.float64 for loss in given.values()) else torch.float32
+        absent = torch.zeros((), dtype=dtype, device=device, requires_grad=not given)
+        row = torch.stack([given[term].to(dtype) if term in given else absent for term in self.terms])
+        if len(given) == len(self.terms):
+            return row, torch.ones_like(row, dtype=torch.bool)
+        return row, torch.tensor([term in given for term in self.terms], device=device)
+
+    @torch.no_grad()
+    def _observe(
+        self,
+        losses: Mapping[str, Tensor | None],
+        row: Tensor,
+        present: Tensor,
+        shared: Tensor | Iterable[Tensor] | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Lets the scheme see the step; returns which terms the gauge will measure, and whether all is finite."""
+        if self.weighting.uses_gradients:
+            return self._observe_gradients([losses[term] for term in self.terms], row, present, shared)
+        if self.weighting.uses_losses:
+            seen, finite = self._gather([pack(row, present.to(row.dtype), present)], row, present)
+            self._show(unpack(seen[0]), finite)
+        if self.probes.probed:
+            self.probes.begin()
+        return None
+
+    def _observe_gradients(
+        self,
+        losses: list[Tensor | None],
+        row: Tensor,
+        present: Tensor,
+        shared: Tensor | Iterable[Tensor] | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        squares = self._measure_now(losses, shared)
+        now = pack(row, torch.zeros_like(row) if squares is None else squares.to(row.dtype), present)
+        (before, now), finite = self._gather([self.probes.measured().to(row.dtype), now], row, present)
+        pending = self.probes.settle(before)
+        if shared is not None:
+            self._show(unpack(now), finite)
+            return None
+        self._show(pending, finite)
+        if squares is not None or world_size() > 1:
+            self._show(unpack(now), finite)
+        self.probes.begin()
+        return present if squares is None else torch.zeros_like(present), finite
+
+    def _measure_now(self, losses: list[Tensor | None], shared: Tensor | Iterable[Tensor] | None) -> Tensor | None:
+        """Returns the squared norms of this very step ``[terms]`` where they are due, else None."""
+        if shared is not None:
+            return squared_norms(losses, _check_shared(shared))
+        given = [term for term, loss in zip(self.terms, losses, strict=True) if loss is not None]
+        unprobed = [term for term in given if term not in self.probes.probed]
+        if unprobed:
+            raise ValueError(
+                f"{type(self.weighting).__name__} needs the gradients of {unprobed}, and found no probe. Mark the "
+                f'activation where the branch of a term begins, `h = criterion.probe("{unprobed[0]}", h)`, '
+                f"or call `criterion.probe_inputs`; or give `shared=`, the tensors or parameters that the terms share."
+            )
+        return None if self.probes.known.issuperset(given) else self.probes.measure(losses)
+
+    def _gather(self, rows: list[Tensor], row: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the rows summed over ranks, and whether every loss of every rank is finite."""
+        broken = (present & ~row.isfinite()).any()
+        if world_size() == 1:
+            return torch.stack(rows), ~broken
+        sums = sum_over_ranks(torch.cat([torch.stack(rows).flatten(), broken.to(row.dtype).unsqueeze(0)]))
+        return sums[:-1].view(len(rows), *rows[0].shape), sums[-1] == 0
+
+    def _show(self, observation: Observation, finite: Tensor) -> None:
+        self.weighting.observe(observation._replace(seen=observation.seen & finite))
+
+    def _gradient_shares(self) -> Tensor:
+        norms = self.probes.squares()[:-1].sqrt()
+        return norms / norms.sum()
+
+    def _by_name(self, row: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.terms, row.unbind(), strict=True))
+
+
+def _check_loss(term: str, loss: object, device: torch.device) -> None:
+    if not isinstance(loss, Tensor) or not loss.is_floating_point():
+        kind = str(loss.dtype) if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(
+            f"`losses[{term!r}]` must be a scalar tensor in floating point, got {kind}: pass None for an absent term."
+        )
+    if loss.ndim != 0:
+        raise ValueError(
+            f"`losses[{term!r}]` must be a scalar, got shape {list(loss.shape)}: reduce it with `.mean()` or `.sum()`."
+        )
+    if loss.device != device:
+        raise ValueError(
+            f"`losses[{term!r}]` is on {loss.device}, the criterion on {device}: all must be on one device; "
+            "move them with `.to(device)`."
+        )
+
+
+def _check_penalties(penalties: Mapping[str, Penalty], terms: tuple[str, ...]) -> None:
+    for name, penalty in penalties.items():
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"`penalties[{name!r}]` must be a penalty such as L2(1e-4), got {penalty!r}.")
+        if name in terms:
+            raise ValueError(f"`penalties` must have names of their own, got {name!r}, which is a term.")
+
+
+def _check_shared(shared: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    tensors = [shared] if isinstance(shared, Tensor) else list(shared)
+    if not tensors or not all(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors):
+        raise ValueError(
+            f"`shared` must be one or more tensors that require a gradient, got {len(tensors)} of which some do not."
+        )
+    return tensors

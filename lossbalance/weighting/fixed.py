@@ -1,0 +1,50 @@
+"""Weights chosen by hand."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from lossbalance.checks import check_names, check_number
+from lossbalance.weighting.base import Weighting, weighted_sum
+
+
+class Fixed(Weighting):
+    r"""Adds the losses up with constant weights: :math:`T = \sum_i w_i L_i`.
+
+    Args:
+        terms: Names of the losses, in the order of the row.
+        weights: The weight of each term by name, finite and not negative. To maximize a term, negate its loss.
+
+    Shape:
+        ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
+
+    Raises:
+        TypeError: If ``weights`` is not a mapping, or a weight is not a number.
+        ValueError: If a term has no weight, a weight has no term, or one is negative or not finite.
+
+    Example:
+        >>> total, weights = Fixed(["aux", "main"], weights={"aux": 0.5, "main": 1.0})(torch.tensor([2.0, 4.0]))
+        >>> total.item(), weights.tolist()
+        (5.0, [0.5, 1.0])
+    """
+
+    weight: Tensor
+
+    def __init__(self, terms: Iterable[str], weights: Mapping[str, float]) -> None:
+        super().__init__(terms)
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"`weights` must map each term of {list(self.terms)} to a number, got {weights!r}.")
+        check_names("weights", weights, self.terms)
+        row = [_check_weight(term, weights[term]) for term in self.terms]
+        self.register_buffer("weight", torch.tensor(row))
+
+    def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighs each loss by its number."""
+        return weighted_sum(losses, self.weight, present)
+
+
+def _check_weight(term: str, weight: object) -> float:
+    kind, cure = "a number, finite and not negative", "to maximize a term, negate its loss"
+    return check_number(f"weights[{term!r}]", weight, kind, lambda number: 0 <= number < math.inf, cure)
