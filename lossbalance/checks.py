@@ -29,6 +29,18 @@ def check_names(argument: str, given: Iterable[str], known: Iterable[str]) -> No
         raise ValueError(f"`{argument}` must name each term of {known} once: {'; '.join(problems)}.")
 
 
+def check_word(argument: str, word: str, known: Iterable[str]) -> str:
+    """Returns ``word`` once it is one of the known ones.
+
+    Raises:
+        ValueError: If it is not; the message has the known words and the nearest.
+    """
+    known = list(known)
+    if word not in known:
+        raise ValueError(f"`{argument}` must be one of {known}, got {word!r}{did_you_mean(word, known)}.")
+    return word
+
+
 def check_terms(terms: Iterable[str]) -> tuple[str, ...]:
     """Returns the names of the terms, in order, once they are sound.
 

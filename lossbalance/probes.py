@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lossbalance.checks import did_you_mean
+from lossbalance.checks import check_word
 from lossbalance.ranks import world_size
 from lossbalance.weighting.base import Observation
 
@@ -45,7 +45,7 @@ class Probes(nn.Module):
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Returns ``x``; the backward pass adds the square of its gradient's norm to the slot of ``term``."""
-        self._check_term("term", term)
+        check_word("term", term, self.terms)
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not (self.training and torch.is_grad_enabled()):
@@ -59,7 +59,7 @@ class Probes(nn.Module):
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
         for term in modules:
-            self._check_term("modules", term)
+            check_word("modules", term, self.terms)
         return ProbeHandle(
             module.register_forward_pre_hook(partial(_probe_arguments, self, term), with_kwargs=True)
             for term, module in modules.items()
@@ -126,11 +126,6 @@ class Probes(nn.Module):
         *_, finite = self._step
         latest = torch.stack([row.to(sums.dtype) for row in unpack(sums)])
         return torch.where(finite, latest, self._pending.to(latest.dtype))
-
-    def _check_term(self, argument: str, term: str) -> None:
-        if term not in self.terms:
-            hint = did_you_mean(term, self.terms)
-            raise ValueError(f"`{argument}` must name terms of {list(self.terms)}, got {term!r}{hint}.")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         device = fn(self._slots).device

@@ -1,8 +1,22 @@
 """Weighting schemes: rules that turn a row of losses into one total."""
 
 from lossbalance.weighting.alpha import Alpha
-from lossbalance.weighting.base import Observation, Weighting, weighted_sum
+from lossbalance.weighting.base import Observation, Weighting, sum_to_count, weighted_sum
 from lossbalance.weighting.equal import Equal
 from lossbalance.weighting.fixed import Fixed
+from lossbalance.weighting.gradbalance import GradBalance
+from lossbalance.weighting.gradnorm import GradNorm
+from lossbalance.weighting.lr_annealing import LRAnnealing
 
-__all__ = ["Alpha", "Equal", "Fixed", "Observation", "Weighting", "weighted_sum"]
+__all__ = [
+    "Alpha",
+    "Equal",
+    "Fixed",
+    "GradBalance",
+    "GradNorm",
+    "LRAnnealing",
+    "Observation",
+    "Weighting",
+    "sum_to_count",
+    "weighted_sum",
+]

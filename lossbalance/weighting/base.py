@@ -104,3 +104,9 @@ def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tens
     """Returns the sum of weight times loss over the terms present, and those weights, in the losses' dtype."""
     weights = (weights * present).to(losses.dtype)
     return (weights * losses).sum(), weights
+
+
+def sum_to_count(weights: Tensor, known: Tensor) -> Tensor:
+    """Returns the weights of the known terms scaled to add up to their number, and 1 for each of the others."""
+    weights = torch.where(known, weights, 0.0)
+    return torch.where(known, weights * (known.sum() / weights.sum()), 1.0)
