@@ -1,6 +1,6 @@
 """Checks of what people type, each answered with one clear message: what must hold, what came in, the likely cure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Real
 
@@ -27,6 +27,18 @@ def check_names(argument: str, given: Iterable[str], known: Iterable[str]) -> No
         problems.append(f"unknown {', '.join(unknown)}")
     if problems:
         raise ValueError(f"`{argument}` must name each term of {known} once: {'; '.join(problems)}.")
+
+
+def check_mapping(argument: str, mapping: object, known: Iterable[str]) -> None:
+    """Checks that ``mapping`` gives something for each known name and for no other.
+
+    Raises:
+        TypeError: If it is no mapping.
+        ValueError: If a name is missing or unknown.
+    """
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"`{argument}` must map each term of {list(known)} to a number, got {mapping!r}.")
+    check_names(argument, mapping, known)
 
 
 def check_word(argument: str, word: str, known: Iterable[str]) -> str:

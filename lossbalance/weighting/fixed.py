@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lossbalance.checks import check_names, check_number
+from lossbalance.checks import check_mapping, check_number
 from lossbalance.weighting.base import Weighting, weighted_sum
 
 
@@ -34,9 +34,7 @@ class Fixed(Weighting):
 
     def __init__(self, terms: Iterable[str], weights: Mapping[str, float]) -> None:
         super().__init__(terms)
-        if not isinstance(weights, Mapping):
-            raise TypeError(f"`weights` must map each term of {list(self.terms)} to a number, got {weights!r}.")
-        check_names("weights", weights, self.terms)
+        check_mapping("weights", weights, self.terms)
         row = [_check_weight(term, weights[term]) for term in self.terms]
         self.register_buffer("weight", torch.tensor(row))
 

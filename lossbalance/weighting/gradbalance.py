@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lossbalance.checks import check_names, check_number
+from lossbalance.checks import check_mapping, check_number
 from lossbalance.weighting.base import Observation, Weighting, sum_to_count, weighted_sum
 
 
@@ -36,7 +36,7 @@ class GradBalance(Weighting):
         ValueError: If a term has no ratio or a ratio no term, one is not positive, or ``decay`` not in [0, 1).
 
     Source:
-        Defossez, Copet, Synnaeve and Adi (2022), "High Fidelity Neural Audio Compression", section 3.4, eq. 5,
+        Defossez, Copet, Synnaeve and Adi (2022), "High Fidelity Neural Audio Compression", section 3.4 (balancer),
         https://arxiv.org/abs/2210.13438
 
     Example:
@@ -60,13 +60,12 @@ class GradBalance(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Moves the average of each term that was seen towards its share of the gradient."""
-        norms, seen = observation.norms.to(self.average.dtype), observation.seen
+        norms = observation.norms.to(self.average.dtype)
+        seen = observation.seen & ~self._vanished(norms, observation.seen)
         known = seen & (self.steps > 0)
-        anchor = torch.where(known.any(), known, seen)  # whose part of the averages stays as it is
+        anchor = torch.where(known.any(), known, seen)  # the terms whose part of the averages stays as it is
         part = torch.where(known.any(), (self.average * known).sum(), 1.0)
         share = norms * (part / torch.where(anchor, norms, 0.0).sum())
-        vanished = share < torch.finfo(share.dtype).eps * self.average  # rounding, not a gradient
-        seen = seen & ~vanished
         steps = self.steps + seen
         gain = (1 - self.decay) / (1 - self.decay ** steps.clamp(min=1))
         self.average.copy_(torch.where(seen, self.average + gain * (share - self.average), self.average))
@@ -79,11 +78,16 @@ class GradBalance(Weighting):
         weights = self.ratio * (smallest / self.average)  # w, up to a factor; never above the ratio
         return weighted_sum(losses, sum_to_count(weights, known), present)
 
+    def _vanished(self, norms: Tensor, seen: Tensor) -> Tensor:
+        """Returns where a norm has fallen so far behind the others that it is rounding, not a gradient."""
+        change = torch.where(seen & (self.steps > 0), norms / self.average, torch.nan)
+        return change < torch.finfo(change.dtype).eps * change.nan_to_num(0.0).max()
+
 
 def _check_ratios(ratios: Mapping[str, float] | None, terms: tuple[str, ...]) -> list[float]:
     if ratios is None:
         return [1.0] * len(terms)
-    check_names("ratios", ratios, terms)
+    check_mapping("ratios", ratios, terms)
     kind = "a positive, finite number"
     return [
         check_number(f"ratios[{term!r}]", ratios[term], kind, lambda ratio: 0 < ratio < float("inf")) for term in terms

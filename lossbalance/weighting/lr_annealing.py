@@ -34,7 +34,7 @@ class LRAnnealing(Weighting):
 
     Source:
         Wang, Teng and Perdikaris (2021), "Understanding and mitigating gradient flow pathologies in physics-informed
-        neural networks", algorithm 1, eq. 40 and 41, https://arxiv.org/abs/2001.04536
+        neural networks", algorithm 1, https://arxiv.org/abs/2001.04536
 
     Example:
         >>> scheme = LRAnnealing(["residual", "boundary"])

@@ -1,0 +1,370 @@
+"""Gradient norms against `torch.autograd.grad`, in every setting in which people train."""
+
+import gc
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lossbalance import WeightedLoss
+from lossbalance.weighting import Equal, GradBalance, GradNorm
+from tests.recorder import Recorder
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(12, 8), nn.Tanh())
+        self.second = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.aux, self.main = nn.Linear(8, 3), nn.Linear(8, 1)
+
+    def example(self) -> Tensor:
+        return torch.randn(5, 12)
+
+
+class Convolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+        self.aux, self.main = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 1, 3)
+
+    def example(self) -> Tensor:
+        return torch.randn(3, 1, 8, 8)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.second = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.aux, self.main = nn.Linear(8, 4), nn.Linear(8, 1)
+
+    def example(self) -> Tensor:
+        return torch.randn(3, 5, 8)
+
+
+def losses_and_branch_points(
+    net: nn.Module, x: Tensor, probe: Callable[[str, Tensor], Tensor], nested: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses of very different size, with both heads on one layer or on two."""
+    h = net.first(x)
+    last = net.second(h) if nested else h
+    aux, main = probe("aux", h), probe("main", last)
+    losses = {"aux": 300 * net.aux(aux).square().mean(), "main": net.main(main).tanh().mean()}
+    return losses, {"aux": aux, "main": main}
+
+
+def true_norms(losses: dict[str, Tensor], points: dict[str, Tensor]) -> Tensor:
+    grads = [torch.autograd.grad(losses[term], points[term], retain_graph=True)[0] for term in losses]
+    return torch.stack([grad.float().norm() for grad in grads])
+
+
+def reveal(criterion: WeightedLoss) -> Tensor:
+    """Has the recorder shown what the last backward pass measured."""
+    criterion({"aux": None, "main": None})
+    return criterion.weighting.shown[-1].norms
+
+
+def recording(weights: tuple[float, float] = (0.5, 40.0)) -> WeightedLoss:
+    return WeightedLoss(Recorder(["aux", "main"], weights))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("network", [Linear, Convolution, Attention])
+def test_probes_measure_what_autograd_says(network, nested):
+    torch.manual_seed(0)
+    net, criterion = network(), recording()
+    shown, expected = [], []
+    for _ in range(2):
+        losses, points = losses_and_branch_points(net, net.example(), criterion.probe, nested)
+        expected.append(true_norms(losses, points))
+        criterion(losses).backward()
+        shown.append(criterion.weighting.shown[-1].norms)
+    torch.testing.assert_close(shown[0], expected[0], rtol=1e-6, atol=0)  # ahead of the first step
+    torch.testing.assert_close(reveal(criterion), expected[1], rtol=1e-6, atol=0)  # by the backward pass
+
+
+def measured_after_two_steps(criterion: WeightedLoss, backward: Callable[[Tensor], None]) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = Linear()
+    for _ in range(2):
+        losses, points = losses_and_branch_points(net, net.example(), criterion.probe, nested=True)
+        expected = true_norms(losses, points)
+        backward(criterion(losses))
+    return reveal(criterion), expected
+
+
+def test_a_scalers_factor_and_the_number_of_accumulated_batches_are_taken_out():
+    shown, expected = measured_after_two_steps(recording(), lambda total: (total * 65536.0 / 4).backward())
+    torch.testing.assert_close(shown, expected, rtol=1e-6, atol=0)
+
+
+def test_a_weight_sum_is_taken_out():
+    criterion = WeightedLoss(Recorder(["aux", "main"], (0.5, 40.0)), weight_sum=1.0)
+    shown, expected = measured_after_two_steps(criterion, lambda total: total.backward())
+    torch.testing.assert_close(shown, expected, rtol=1e-6, atol=0)
+
+
+def test_two_backward_passes_of_one_total_measure_the_same():
+    def twice(total: Tensor) -> None:
+        total.backward(retain_graph=True)
+        total.backward()
+
+    shown, expected = measured_after_two_steps(recording(), twice)
+    torch.testing.assert_close(shown, expected, rtol=1e-6, atol=0)
+
+
+def test_the_norm_of_a_gradient_of_two_entries_by_hand():
+    criterion = recording(weights=(2.0, 1.0))
+    for _ in range(2):
+        x = torch.tensor([1.0, 1.0], requires_grad=True)
+        aux = (criterion.probe("aux", x) * torch.tensor([3.0, 4.0])).sum()  # d aux / dx = (3, 4), of norm 5
+        main = (criterion.probe("main", x) * torch.tensor([0.0, 7.0])).sum()
+        criterion({"aux": aux, "main": main}).backward()
+    torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 7.0]))
+    torch.testing.assert_close(x.grad, torch.tensor([6.0, 15.0]))  # the gradient itself passes unchanged
+
+
+def test_several_probes_of_one_term_add_up_in_squares():
+    criterion = recording(weights=(2.0, 1.0))
+    for _ in range(2):
+        x, y = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+        aux = (3 * criterion.probe("aux", x) + 4 * criterion.probe("aux", y)).sum()
+        criterion({"aux": aux, "main": criterion.probe("main", x).sum()}).backward()
+    torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 1.0]))
+
+
+def test_gradient_shares_are_those_of_the_weighted_terms_under_every_scheme():
+    criterion = WeightedLoss(Equal(["aux", "main"]))
+    x = torch.ones(1, requires_grad=True)
+    total = criterion({"aux": 3 * criterion.probe("aux", x).sum(), "main": criterion.probe("main", x).sum()})
+    assert math.isnan(criterion.last.gradient_shares["aux"])
+    total.backward()
+    assert {term: share.item() for term, share in criterion.last.gradient_shares.items()} == {"aux": 0.75, "main": 0.25}
+
+
+def test_a_probed_term_without_gradient_counts_as_absent():
+    criterion = recording()
+    for _ in range(2):
+        x = torch.ones(1, requires_grad=True)
+        h = criterion.probe("aux", x)
+        criterion({"aux": (h * 0).detach().sum() + 1, "main": criterion.probe("main", x).sum()}).backward()
+    criterion({"aux": None, "main": None})
+    assert criterion.weighting.shown[-1].seen.tolist() == [False, True]
+
+
+def test_a_step_without_backward_measures_nothing():
+    criterion = recording()
+    for _ in range(2):
+        x = torch.ones(1, requires_grad=True)
+        criterion({"aux": criterion.probe("aux", x).sum(), "main": criterion.probe("main", x).sum()})
+    criterion({"aux": None, "main": None})
+    assert criterion.weighting.shown[-1].seen.tolist() == [False, False]
+
+
+class CountBackward(torch.autograd.Function):
+    """The identity, counting how often its backward runs."""
+
+    passes = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        CountBackward.passes += 1
+        return grad
+
+
+@pytest.mark.parametrize("scheme", [GradBalance, GradNorm])
+@pytest.mark.parametrize("count", [2, 8, 32])
+def test_the_backward_pass_of_the_trunk_runs_once_a_step_whatever_the_number_of_terms(scheme, count):
+    terms = [f"task_{i}" for i in range(count)]
+    criterion = WeightedLoss(scheme(terms))
+    trunk, heads = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 1) for _ in terms)
+    CountBackward.passes = 0
+    for step in range(1, 4):
+        h = CountBackward.apply(trunk(torch.randn(8, 4)))
+        losses = {term: head(criterion.probe(term, h)).square().mean() for term, head in zip(terms, heads, strict=True)}
+        criterion(losses).backward()
+        assert CountBackward.passes == step  # also at the first step, whose own passes end at the probes
+
+
+def test_the_first_step_is_balanced_already():
+    net, criterion = Linear(), WeightedLoss(GradBalance(["aux", "main"]))
+    losses, points = losses_and_branch_points(net, net.example(), criterion.probe, nested=True)
+    norms = true_norms(losses, points)
+    criterion(losses).backward()
+    weights = torch.stack(list(criterion.weights.values()))
+    torch.testing.assert_close(weights * norms, (weights * norms).mean().expand(2))
+    torch.testing.assert_close(weights.sum(), torch.tensor(2.0))
+
+
+def test_the_first_step_in_which_a_term_appears_is_balanced_already():
+    net, criterion = Linear(), WeightedLoss(GradBalance(["aux", "main"]))
+    x = net.example()
+    for aux in (False, False, True):
+        losses, points = losses_and_branch_points(net, x, criterion.probe, nested=True)
+        norms = true_norms(losses, points)
+        criterion(losses if aux else {**losses, "aux": None}).backward()
+    weights = torch.stack(list(criterion.weights.values()))
+    torch.testing.assert_close(weights * norms, (weights * norms).mean().expand(2))
+
+
+def test_probe_inputs_measures_the_same_without_an_edit_and_leaves_nothing_behind():
+    torch.manual_seed(0)
+    net, edited, untouched = Linear(), recording(), recording()
+    handle = untouched.probe_inputs({"aux": net.aux, "main": net.main})
+
+    def forward(x: Tensor) -> dict[str, Tensor]:
+        h = net.first(x)
+        return {"aux": 300 * net.aux(h).square().mean(), "main": net.main(net.second(h)).tanh().mean()}
+
+    x = net.example()
+    for _ in range(2):
+        untouched(forward(x)).backward()
+    handle.remove()
+    for _ in range(2):
+        edited(losses_and_branch_points(net, x, edited.probe, nested=True)[0]).backward()
+
+    torch.testing.assert_close(reveal(untouched), reveal(edited))
+    assert not net.aux._forward_pre_hooks
+    assert not net.main._forward_pre_hooks
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_activation_checkpointing_measures_the_same(use_reentrant):
+    torch.manual_seed(0)
+    net, plain, saving = Linear(), recording(), recording()
+    x = net.example().requires_grad_()  # which reentrant checkpoints ask for
+    plain(losses_and_branch_points(net, x, plain.probe, nested=True)[0]).backward()
+    plain(losses_and_branch_points(net, x, plain.probe, nested=True)[0]).backward()
+
+    def branches(x: Tensor) -> tuple[Tensor, Tensor]:
+        h = net.first(x)
+        return net.aux(saving.probe("aux", h)), net.main(saving.probe("main", net.second(h)))
+
+    saving.probes.known.update(["aux", "main"])  # reentrant checkpoints refuse `torch.autograd.grad`
+    saving.probes.probed.update(["aux", "main"])
+    for _ in range(2):
+        aux, main = checkpoint(branches, x, use_reentrant=use_reentrant)
+        saving({"aux": 300 * aux.square().mean(), "main": main.tanh().mean()}).backward()
+    torch.testing.assert_close(reveal(saving), reveal(plain))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_norms_are_taken_in_single_precision(dtype):
+    torch.manual_seed(0)
+    net, criterion = Linear(), recording(weights=(1.0, 1.0))
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0, enabled=dtype == torch.float16)
+    x = net.example()
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=dtype):
+            losses, points = losses_and_branch_points(net, x, criterion.probe, nested=True)
+            total = criterion({term: loss.float() for term, loss in losses.items()})
+        scaler.scale(total).backward()
+    with torch.autocast("cpu", enabled=False):
+        losses, points = losses_and_branch_points(net, x, lambda _, x: x, nested=True)
+    shown = reveal(criterion)
+    assert shown.dtype == torch.float32
+    torch.testing.assert_close(shown, true_norms(losses, points), rtol=0.05, atol=0)
+
+
+def test_small_gradients_of_fp16_activations_are_measured_ahead_all_the_same():
+    criterion = recording(weights=(1.0, 1.0))
+    x = torch.ones(4, dtype=torch.float16, requires_grad=True)
+    aux = criterion.probe("aux", x).float().sum() * 1e-8  # whose gradient vanishes in fp16
+    criterion({"aux": aux, "main": criterion.probe("main", x).float().sum()})
+    torch.testing.assert_close(criterion.weighting.shown[-1].norms, torch.tensor([2e-8, 2.0]), rtol=1e-2, atol=0)
+
+
+def test_a_derivative_on_the_way_to_a_loss_is_not_measured():
+    criterion = WeightedLoss(Equal(["residual", "boundary"]))
+    net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    x = torch.linspace(0, 1, 5).unsqueeze(1).requires_grad_()
+    u = net(criterion.probe("residual", x))
+    (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    assert criterion.probes.squares().sum() == 0
+    total = criterion({"residual": (du - 1).square().mean(), "boundary": net(criterion.probe("boundary", x)).mean()})
+    total.backward()
+    plain = net(x)
+    (expected,) = torch.autograd.grad(plain.sum(), x, create_graph=True)
+    torch.testing.assert_close(du, expected)
+
+
+def test_shared_takes_the_norms_of_this_very_step_with_respect_to_what_is_given():
+    torch.manual_seed(0)
+    net, criterion = (
+        nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)),
+        WeightedLoss(GradBalance(["r", "b"], decay=0.0)),
+    )
+    for _ in range(2):
+        x = torch.rand(6, 1, requires_grad=True)
+        (du,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        losses = {"r": 1e6 * (du - 1).square().mean(), "b": net(torch.zeros(1, 1)).square().mean()}
+        grads = [
+            torch.autograd.grad(loss, net.parameters(), retain_graph=True, allow_unused=True)
+            for loss in losses.values()
+        ]
+        norms = torch.stack([torch.cat([g.flatten() for g in grad if g is not None]).norm() for grad in grads])
+        criterion(losses, shared=net.parameters()).backward()
+        weights = torch.stack(list(criterion.weights.values()))
+        torch.testing.assert_close(weights * norms, (weights * norms).mean().expand(2))
+
+
+def test_what_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="`shared` must be one or more tensors that require a gradient"):
+        recording()({"aux": torch.tensor(1.0), "main": torch.tensor(1.0)}, shared=torch.ones(2))
+
+
+def test_a_gradient_scheme_without_probe_or_shared_names_both_cures_at_the_first_step():
+    criterion = WeightedLoss(GradNorm(["aux", "main"]))
+    message = r"GradNorm needs the gradients of \['aux', 'main'\], and found no probe.*criterion.probe.*`shared=`"
+    with pytest.raises(ValueError, match=message):
+        criterion({"aux": torch.tensor(1.0, requires_grad=True), "main": torch.tensor(1.0, requires_grad=True)})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda c: c.probe("axu", torch.ones(1)), ValueError, r"`term` must be one of .* \(did you mean 'aux'\?\)"),
+        (lambda c: c.probe("aux", torch.ones(1, dtype=torch.long)), TypeError, "`x` must be an activation in floating"),
+        (lambda c: c.probe("aux", torch.ones(1, device="meta")), ValueError, "`x` is on meta, the criterion on cpu"),
+        (lambda c: c.probe_inputs({"mian": nn.Identity()}), ValueError, r"`modules` .* \(did you mean 'main'\?\)"),
+    ],
+)
+def test_a_wrong_probe_is_answered_with_its_cure(call, error, message):
+    with pytest.raises(error, match=message):
+        call(recording())
+
+
+def test_probes_do_nothing_in_evaluation_and_without_gradients():
+    criterion, x = recording(), torch.ones(2, requires_grad=True)
+    with torch.no_grad():
+        assert criterion.probe("aux", x) is x
+    criterion.eval()
+    assert criterion.probe("aux", x) is x
+
+
+def test_clipping_never_sees_a_probe():
+    criterion = WeightedLoss(GradBalance(["aux", "main"]))
+    assert list(criterion.parameters()) == []
+
+
+def test_nothing_is_kept_alive_over_thousands_of_steps():
+    criterion = WeightedLoss(GradNorm(["aux", "main"]))
+    x = torch.ones(3, requires_grad=True)
+
+    def steps(count: int) -> int:
+        for _ in range(count):
+            criterion({term: criterion.probe(term, x).square().sum() for term in criterion.terms}).backward()
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    assert steps(10) == steps(2000)
+    assert criterion.probes.gauge.grad.grad_fn is None
