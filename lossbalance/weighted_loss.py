@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,24 @@ class WeightedLoss(nn.Module):
             ValueError: If a term is unknown.
         """
         return self.probes.probe_inputs(modules)
+
+    def parameter_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
+        """Returns what the optimizer must hold of a scheme that learns its weights; nothing for the others.
+
+        ::
+
+            groups = [{"params": net.parameters()}, *criterion.parameter_groups(lr=1e-2)]
+            optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1)
+
+        Weight decay is off in the group, for it would pull every weight to where the scheme's parameters are 0.
+
+        Args:
+            lr: The group's own learning rate; None for that of the optimizer.
+        """
+        parameters = list(self.parameters())
+        if not parameters:
+            return []
+        return [{"params": parameters, "weight_decay": 0.0} | ({} if lr is None else {"lr": lr})]
 
     def synchronize(self) -> None:
         """Brings what the last backward pass measured together over ranks, ahead of the next step.

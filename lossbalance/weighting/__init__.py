@@ -7,6 +7,7 @@ from lossbalance.weighting.fixed import Fixed
 from lossbalance.weighting.gradbalance import GradBalance
 from lossbalance.weighting.gradnorm import GradNorm
 from lossbalance.weighting.lr_annealing import LRAnnealing
+from lossbalance.weighting.uncertainty import Uncertainty
 
 __all__ = [
     "Alpha",
@@ -16,6 +17,7 @@ __all__ = [
     "GradNorm",
     "LRAnnealing",
     "Observation",
+    "Uncertainty",
     "Weighting",
     "sum_to_count",
     "weighted_sum",

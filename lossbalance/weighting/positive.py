@@ -1,0 +1,59 @@
+"""What schemes for positive losses have in common."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lossbalance.weighting.base import Observation, Weighting
+
+
+class PositiveWeighting(Weighting):
+    """A scheme that is defined for losses above zero, and refuses others by name.
+
+    The lowest loss of each term is noted on the device. The host looks at it in the first training step, and then
+    only where it waits for the device anyway: when the scheme is switched by ``train()`` or ``eval()``, as it is in
+    every epoch with a validation. A loop that never switches may call :meth:`check` itself. Inside a compiled graph
+    the first step does not look either.
+    """
+
+    uses_losses = True
+    lowest: Tensor
+
+    def __init__(self, terms: Iterable[str]) -> None:
+        super().__init__(terms)
+        self.register_buffer("lowest", torch.full((len(self.terms),), torch.inf), persistent=False)
+        self._checked = False
+
+    def observe(self, observation: Observation) -> None:
+        """Notes the lowest losses; the first time, looks at them."""
+        losses, _, seen = observation
+        self.lowest.copy_(torch.where(seen, losses, torch.inf).minimum(self.lowest))
+        if not (self._checked or torch.compiler.is_compiling()):
+            self.check()
+            self._checked = True
+
+    def refused(self) -> Tensor:
+        """Whether the lowest loss of each term ``[terms]`` is one that the scheme has no answer to."""
+        return self.lowest <= 0
+
+    def check(self) -> None:
+        """Looks at the losses seen so far, once; waits for the device.
+
+        Raises:
+            ValueError: If one was negative, or zero where the scheme takes its logarithm; the message names the term.
+        """
+        rows = zip(self.terms, self.lowest.tolist(), self.refused().tolist(), strict=True)
+        refused = {term: loss for term, loss, is_refused in rows if is_refused}
+        if refused:
+            self.lowest.fill_(torch.inf)
+            raise ValueError(
+                f"`losses` must be above 0 for {type(self).__name__}, got {refused}: add to such a term what makes its "
+                "smallest value positive, leave it out (None) where it is 0, or weigh it by Fixed or GradBalance."
+            )
+
+    def train(self, mode: bool = True) -> "PositiveWeighting":
+        """Switches between training and evaluation, and takes the opportunity to :meth:`check`."""
+        self.check()
+        super().train(mode)
+        return self

@@ -1,0 +1,161 @@
+"""Weights that are learned with the network, one noise variance per loss."""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lossbalance.checks import check_names, check_number, did_you_mean
+from lossbalance.weighting.base import Observation
+from lossbalance.weighting.positive import PositiveWeighting
+
+_LIKELIHOODS = {"gaussian": (0.5, 0.5), "laplace": (1.0, 1.0), "classification": (1.0, 0.5)}  # a, c
+_BOUND = 40.0  # of |s|: weights from 4e-18 to 2e17
+
+
+class Uncertainty(PositiveWeighting):
+    r"""Divides each loss by a noise variance that it learns.
+
+    With one log-variance :math:`s_i` per term, the total is the negative log-likelihood
+
+    .. math:: T = \sum_i a_i e^{-s_i} L_i + c_i s_i.
+
+    The first half trusts a noisy term less; the second keeps :math:`s_i` from growing.
+
+    ==================  =====================  ===  ===  ================  =============================
+    ``likelihood``      a term such as         a    c    :math:`s` is      at the optimum of :math:`s`
+    ==================  =====================  ===  ===  ================  =============================
+    ``gaussian``        mean squared error     1/2  1/2  the log-variance  :math:`s = \ln L,\ w = 1/(2L)`
+    ``laplace``         mean absolute error    1    1    the log of b      :math:`s = \ln L,\ w = 1/L`
+    ``classification``  cross-entropy          1    1/2  the log-variance  :math:`s = \ln 2L,\ w = 1/(2L)`
+    ==================  =====================  ===  ===  ================  =============================
+
+    So at the optimum T is, up to a constant, the sum of the logarithms of the errors: of the root mean squared error,
+    of the mean absolute error, of the root of the cross-entropy. A logarithm is negative below 1, and so may the total
+    be; judge a run by its plain losses. ``regularizer="log1p"`` puts :math:`\ln(1 + e^{s_i})` in place of
+    :math:`c_i s_i`, which is never negative and weighs a small loss by about :math:`1/\sqrt{2L}` only.
+
+    The :math:`s_i` are parameters: give them to the optimizer, without weight decay, which would pull every weight
+    towards ``a``; ``WeightedLoss.parameter_groups`` does. A term that is absent, and a step that is not finite, moves
+    none of them. They are kept within 40 of 0, so a loss that stays at 0 gets a weight of 2e17 at the most, and a
+    warning.
+
+    Args:
+        terms: Names of the losses, in the order of the row.
+        likelihood: A word of the table, or one for each term by name.
+        regularizer: ``"log"`` or ``"log1p"``.
+        initial_log_variance: :math:`s_i` before training, for all terms or by name: a number in [-40, 40], the log of
+            a variance in the unit of the loss; or ``"auto"``, the optimum for the first loss that is seen of the term,
+            averaged over ranks. Until then ``"auto"`` stands at 0.
+
+    Shape:
+        ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
+
+    Raises:
+        TypeError: If ``initial_log_variance`` is neither a word nor a number.
+        ValueError: If it is out of range, or a word is unknown. In training, if a loss is negative, or if it is zero
+            when ``"auto"`` needs its logarithm; :class:`PositiveWeighting` says when.
+
+    Source:
+        Kendall, Gal and Cipolla (2018), https://arxiv.org/abs/1705.07115, equations 7 and 10; the Laplace
+        likelihood :math:`-\ln p = |y - f| / b + \ln 2b` follows in the same way; ``log1p`` is due to
+        Liebel and Körner (2018), https://arxiv.org/abs/1805.06334.
+
+    Example:
+        >>> total, weights = Uncertainty(["data", "physics"], initial_log_variance=0.0)(torch.tensor([2.0, 4.0]))
+        >>> total.item(), weights.tolist()
+        (3.0, [0.5, 0.5])
+    """
+
+    started: Tensor
+    _a: Tensor
+    _c: Tensor
+
+    def __init__(
+        self,
+        terms: Iterable[str],
+        likelihood: str | Mapping[str, str] = "gaussian",
+        regularizer: str = "log",
+        initial_log_variance: float | str | Mapping[str, float | str] = "auto",
+    ) -> None:
+        super().__init__(terms)
+        likelihoods = _per_term("likelihood", likelihood, self.terms)
+        factors = [_LIKELIHOODS[_check_word(name, word, _LIKELIHOODS)] for name, word in likelihoods]
+        self.regularizer = _check_word("regularizer", regularizer, ["log", "log1p"])
+        starts = [_check_start(*start) for start in _per_term("initial_log_variance", initial_log_variance, self.terms)]
+        self.log_variance = nn.Parameter(torch.tensor([start or 0.0 for start in starts]))
+        self.register_buffer("started", torch.tensor([start is not None for start in starts]))
+        self.register_buffer("_a", torch.tensor([a for a, _ in factors]), persistent=False)
+        self.register_buffer("_c", torch.tensor([c for _, c in factors]), persistent=False)
+
+    def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighs each loss by its precision, and charges for its log-variance."""
+        moves = present & (losses.isfinite() | ~present).all()
+        s = self.log_variance.detach().clamp(-_BOUND, _BOUND)
+        s = s + torch.where(moves, self.log_variance - self.log_variance.detach(), 0.0)  # adds the gradient alone
+        s = s.to(losses.dtype)
+        weights = self._a * torch.exp(-s) * present  # a e^-s
+        charge = self._c * s if self.regularizer == "log" else softplus(s)  # c s, or ln(1 + e^s)
+        return (weights * losses).sum() + (charge * present).sum(), weights.detach()
+
+    def observe(self, observation: Observation) -> None:
+        """Starts each log-variance that awaits its first loss, and keeps all within bounds."""
+        losses, _, seen = observation
+        starts = seen & ~self.started & (losses > 0)
+        s = torch.where(starts, self._optimum(losses), self.log_variance)
+        self.log_variance.copy_(s.clamp(-_BOUND, _BOUND))
+        self.started.logical_or_(starts)
+        super().observe(observation)
+
+    def refused(self) -> Tensor:
+        """A loss of zero is refused only where its logarithm is needed."""
+        return (self.lowest < 0) | ((self.lowest == 0) & ~self.started)
+
+    def check(self) -> None:
+        """Looks at the losses seen so far, and warns of weights at their bound; waits for the device.
+
+        Raises:
+            ValueError: If a loss was negative, or zero where its logarithm was needed; the message names the term.
+        """
+        super().check()
+        at_bound = ((self.log_variance <= -_BOUND) & (self.lowest < math.exp(-_BOUND))).tolist()
+        stuck = [term for term, is_stuck in zip(self.terms, at_bound, strict=True) if is_stuck]
+        if stuck:
+            warnings.warn(
+                f"The loss of {stuck} stays at 0, which has driven its weight to the bound of about 1e17: leave such a "
+                "term out (None) where it is 0, or weigh it by Fixed.",
+                stacklevel=2,
+            )
+
+    def _optimum(self, losses: Tensor) -> Tensor:
+        """Returns the log-variances at which dT/ds = 0."""
+        x = self._a * losses
+        if self.regularizer == "log":
+            return (x / self._c).log()  # x e^-s = c
+        return x.log() / 2 + (x.sqrt() / 2).asinh()  # x e^-s = e^s / (1 + e^s), a quadratic in e^s
+
+
+def _per_term(argument: str, setting: object, terms: tuple[str, ...]) -> list[tuple[str, object]]:
+    """Returns what the setting of each term is called, for messages, and the setting."""
+    if not isinstance(setting, Mapping):
+        return [(argument, setting)] * len(terms)
+    check_names(argument, setting, terms)
+    return [(f"{argument}[{term!r}]", setting[term]) for term in terms]
+
+
+def _check_word(argument: str, word: object, known: Iterable[str]) -> str:
+    if isinstance(word, str) and word in known:
+        return word
+    raise ValueError(f"`{argument}` must be one of {list(known)}, got {word!r}{did_you_mean(word, known)}.")
+
+
+def _check_start(argument: str, start: object) -> float | None:
+    """Returns the number, or None for "auto"."""
+    if isinstance(start, str):
+        _check_word(argument, start, ["auto"])
+        return None
+    kind = f"'auto' or a number in [-{_BOUND:g}, {_BOUND:g}]"
+    return check_number(argument, start, kind, lambda number: abs(number) <= _BOUND, "it is the log of a variance")
