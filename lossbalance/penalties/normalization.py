@@ -1,0 +1,62 @@
+"""The scale on which a tensor's penalty is measured."""
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from lossbalance.checks import did_you_mean
+
+Normalization = Literal["sum", "mean", "tensor_mean", "fan"]
+
+
+def check_normalization(value: object) -> Normalization:
+    """Returns ``value`` once it is a known normalization.
+
+    Raises:
+        ValueError: If it is not; the message has the nearest known one.
+    """
+    for normalization in get_args(Normalization):
+        if value == normalization:
+            return normalization
+    known = get_args(Normalization)
+    raise ValueError(f"`normalization` must be one of {list(known)}, got {value!r}{did_you_mean(value, known)}.")
+
+
+def scale(normalization: Normalization, weight: Tensor, owner: nn.Module, count: int) -> float:
+    """Returns what the penalty of one tensor is multiplied by.
+
+    Args:
+        normalization: ``"sum"``: 1; ``"mean"``: one over all penalized weights; ``"tensor_mean"``: one over the
+            tensor's own; ``"fan"``: its two fans over its own.
+        weight: The tensor.
+        owner: The module that it is a parameter of.
+        count: The number of all penalized weights.
+    """
+    if normalization == "sum":
+        return 1.0
+    if normalization == "mean":
+        return 1 / count
+    return (sum(fans(weight, owner)) if normalization == "fan" else 1) / weight.numel()
+
+
+def fans(weight: Tensor, owner: nn.Module) -> tuple[int, int]:
+    """Returns fan-in and fan-out: how many inputs one output meets, and how many outputs one input.
+
+    Where ``torch.nn.init`` reads them off the shape alone, the groups and the direction of a convolution count here,
+    and the stacked projections of attention are matrices of their own. A tensor of fewer than two dimensions, such as
+    a bias, is the column by which a constant input of 1 is multiplied.
+    """
+    if weight.ndim < 2:
+        return 1, weight.numel()
+    field = weight[0, 0].numel()
+    first, second = weight.shape[:2]
+    if isinstance(owner, _ConvTransposeNd):  # [inputs, outputs / groups, *kernel]
+        return first // owner.groups * field, second * field
+    if isinstance(owner, _ConvNd):  # [outputs, inputs / groups, *kernel]
+        return second * field, first // owner.groups * field
+    if isinstance(owner, nn.Embedding | nn.EmbeddingBag):  # [inputs, outputs]
+        return first, second
+    if isinstance(owner, nn.MultiheadAttention) and weight is owner.in_proj_weight:  # queries, keys and values
+        return second, first // 3
+    return second * field, first * field

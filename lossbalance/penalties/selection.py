@@ -1,0 +1,174 @@
+"""Which parameters of a module a penalty counts, and by what factor."""
+
+import math
+import re
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from torch import nn
+
+from lossbalance.checks import check_number, did_you_mean
+from lossbalance.penalties.normalization import Normalization, scale
+
+Patterns = str | Iterable[str]
+Strength = float | Mapping[str, float]
+
+
+class Group(NamedTuple):
+    """Parameters that are counted alike."""
+
+    factors: tuple[float, ...]
+    """What each part of the penalty is multiplied by: strength, times scale, over the number of samples."""
+    weights: list[nn.Parameter]
+
+
+class Rule(NamedTuple):
+    """What a penalty was told about the parameters that it counts."""
+
+    strengths: dict[str, Strength]
+    """For each part of the penalty, by the name of the argument."""
+    normalization: Normalization
+    include: tuple[str, ...] | None
+    exclude: tuple[str, ...]
+    num_samples: float
+
+    def groups(self, module: nn.Module) -> list[Group]:
+        """Returns the parameters of ``module`` that count, in groups of equal factors.
+
+        Raises:
+            ValueError: If a pattern matches no parameter.
+        """
+        candidates = list(_candidates(module))
+        included = _matching("include", self.include or (), candidates)
+        excluded = _matching("exclude", self.exclude, candidates)
+        chosen = [
+            candidate
+            for candidate in candidates
+            if candidate not in excluded
+            and (candidate in included if self.include is not None else candidate.weight.ndim >= 2)
+        ]
+        parts = zip(*(_spread(name, strength, chosen) for name, strength in self.strengths.items()), strict=True)
+        trained = [
+            (candidate, [strength or 0.0 for strength in strengths])
+            for candidate, strengths in zip(chosen, parts, strict=True)
+            if candidate.weight.requires_grad and any(strength is not None for strength in strengths)
+        ]
+        count = sum(candidate.weight.numel() for candidate, _ in trained)
+        found: dict[tuple[float, ...], list[nn.Parameter]] = {}
+        for candidate, strengths in trained:
+            factor = scale(self.normalization, candidate.weight, candidate.owner, count) / self.num_samples
+            found.setdefault(tuple(strength * factor for strength in strengths), []).append(candidate.weight)
+        return [Group(factors, weights) for factors, weights in found.items()]
+
+
+class Selection:
+    """The groups that a rule found in a module, without keeping the module or its parameters alive."""
+
+    def __init__(self, rule: Rule, module: nn.Module) -> None:
+        parameters = list(module.parameters())
+        position = {id(parameter): i for i, parameter in enumerate(parameters)}
+        self._seen = [(weakref.ref(parameter), parameter.requires_grad) for parameter in parameters]
+        self._groups = [
+            (factors, [position[id(weight)] for weight in weights]) for factors, weights in rule.groups(module)
+        ]
+
+    def fits(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether the module still has the parameters that were looked up, each as trainable as it was."""
+        return len(parameters) == len(self._seen) and all(
+            seen() is parameter and trained == parameter.requires_grad
+            for parameter, (seen, trained) in zip(parameters, self._seen, strict=True)
+        )
+
+    def groups(self, parameters: list[nn.Parameter]) -> list[Group]:
+        """Returns the groups, made of those of the module's parameters that count."""
+        return [Group(factors, [parameters[i] for i in positions]) for factors, positions in self._groups]
+
+
+def check_patterns(argument: str, patterns: Patterns | None) -> tuple[str, ...] | None:
+    """Returns the patterns as a tuple once each is a regular expression.
+
+    Raises:
+        TypeError: If one is not a string.
+        ValueError: If one is not a regular expression.
+    """
+    if patterns is None:
+        return None
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"`{argument}` must be regular expressions on parameter names, got {pattern!r}.")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"`{argument}` must be regular expressions, got {pattern!r}: {error}.") from None
+    return patterns
+
+
+def check_strength(argument: str, strength: object) -> Strength:
+    """Returns the strength once it is a number, finite and not negative, or maps patterns to such numbers.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If a number is not allowed, or a pattern is not a regular expression.
+    """
+    kind = "a number, finite and not negative, or map patterns to such numbers"
+    if not isinstance(strength, Mapping):
+        return check_number(argument, strength, kind, _is_strength)
+    check_patterns(argument, strength)
+    if not strength:
+        raise ValueError(f"`{argument}` must be {kind}, got an empty mapping.")
+    return {
+        pattern: check_number(f"{argument}[{pattern!r}]", each, kind, _is_strength)
+        for pattern, each in strength.items()
+    }
+
+
+class _Candidate(NamedTuple):
+    names: tuple[str, ...]  # several where parameters are tied
+    weight: nn.Parameter
+    owner: nn.Module
+
+    def matches(self, pattern: str) -> bool:
+        return any(re.search(pattern, name) for name in self.names)
+
+
+def _candidates(module: nn.Module) -> Iterator[_Candidate]:
+    names: dict[nn.Parameter, list[str]] = {}
+    owners: dict[nn.Parameter, nn.Module] = {}
+    for prefix, owner in module.named_modules():
+        for name, weight in owner.named_parameters(prefix, recurse=False):
+            names.setdefault(weight, []).append(name)
+            owners.setdefault(weight, owner)
+    return (_Candidate(tuple(names[weight]), weight, owner) for weight, owner in owners.items())
+
+
+def _matching(argument: str, patterns: Iterable[str], candidates: list[_Candidate]) -> list[_Candidate]:
+    for pattern in patterns:
+        if not any(candidate.matches(pattern) for candidate in candidates):
+            raise _matches_nothing(argument, pattern, candidates)
+    return [candidate for candidate in candidates if any(map(candidate.matches, patterns))]
+
+
+def _spread(argument: str, strength: Strength, candidates: list[_Candidate]) -> list[float | None]:
+    """Returns the strength of each candidate: that of the first pattern that matches, or None."""
+    if not isinstance(strength, Mapping):
+        return [strength] * len(candidates)
+    _matching(argument, strength, candidates)
+    return [
+        next((each for pattern, each in strength.items() if candidate.matches(pattern)), None)
+        for candidate in candidates
+    ]
+
+
+def _matches_nothing(argument: str, pattern: str, candidates: list[_Candidate]) -> ValueError:
+    names = [candidate.names[0] for candidate in candidates]
+    shown = f"{names[:8]} and {len(names) - 8} more" if len(names) > 8 else f"{names}"
+    return ValueError(
+        f"`{argument}` must match parameters by name (`re.search`), and {pattern!r} matches none of "
+        f"{shown}{did_you_mean(pattern, names)}."
+    )
+
+
+def _is_strength(number: float) -> bool:
+    return 0 <= number < math.inf
