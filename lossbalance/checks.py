@@ -94,3 +94,19 @@ def check_number(argument: str, value: object, kind: str, holds: Callable[[float
     if not holds(number):
         raise ValueError(message)
     return number
+
+
+def check_integer(argument: str, value: object, low: int, high: int | None = None) -> int:
+    """Returns ``value`` once it is a whole number from ``low`` to ``high``, both included; None is no upper bound.
+
+    Raises:
+        TypeError: If ``value`` is not an integer.
+        ValueError: If it is out of range.
+    """
+    allowed = f"{low} or more" if high is None else f"from {low} to {high}"
+    message = f"`{argument}` must be a whole number, {allowed}, got {value!r}."
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(message)
+    if value < low or (high is not None and value > high):
+        raise ValueError(message)
+    return value

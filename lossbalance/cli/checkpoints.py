@@ -1,0 +1,28 @@
+"""The checkpoints that a run leaves."""
+
+from pathlib import Path
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class BestAndLast(ModelCheckpoint):
+    """Keeps ``best.ckpt``, by a metric, and ``last.ckpt``, of the last whole epoch; before the first, of the start.
+
+    So a run that is interrupted at any moment goes on from a point that an uninterrupted one would have passed.
+
+    Args:
+        dirpath: The folder.
+        monitor: The metric.
+        direction: ``maximize`` or ``minimize``.
+    """
+
+    def __init__(self, dirpath: str, monitor: str, direction: str = "maximize") -> None:
+        mode = {"maximize": "max", "minimize": "min"}[direction]
+        super().__init__(dirpath, "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the start of training."""
+        super().on_train_start(trainer, pl_module)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")

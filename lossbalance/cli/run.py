@@ -1,0 +1,90 @@
+"""One run: its folder, what it leaves there, and the number that a sweeper gets."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lossbalance.cli.command import explain
+
+SUMMARY = "summary.json"
+
+
+def run(config: DictConfig) -> float:
+    """Trains as the configuration says and returns the objective, an unweighted validation metric.
+
+    The folder ``output_dir`` gets the resolved ``config.yaml``, ``summary.json``, and what the callbacks and loggers
+    write. With ``resume``, a run whose summary says that it is completed is not trained again.
+    """
+    folder = Path(config.output_dir)
+    if config.resume and (objective := _objective_of_completed(folder)) is not None:
+        return objective
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    with _recorded(config, folder) as record:
+        from lossbalance.cli.training import train  # imports torch, which takes seconds
+
+        train(config, record)
+    return record["objective"]["value"]
+
+
+@contextmanager
+def _recorded(config: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
+    """Gives the record of a run, and writes it however the run ends."""
+    record, start = _begin(config), time.perf_counter()
+    try:
+        yield record
+        record["status"] = "completed"
+    except Exception as error:
+        record |= {"status": "failed", "message": explain(error)}
+        raise
+    finally:
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        (folder / SUMMARY).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _begin(config: DictConfig) -> dict[str, Any]:
+    """Returns the record of a run as it stands before training."""
+    hydra = HydraConfig.get()
+    choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    return {
+        "status": "interrupted",
+        "task": config.task.name,
+        "loss": choices["loss"],
+        "seed": config.seed,
+        "fold": config.fold,
+        "folds": config.folds,
+        "overrides": list(hydra.overrides.task),
+        "terms": list(config.task.terms),
+        "objective": {**config.task.objective, "value": None},
+        "metrics": {},
+        "weights": {},
+        "gradient_shares": {},
+        "last_epoch": {},
+        "config": choices | _settings(config),
+    }
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """Returns every setting by its dotted key, as it is typed on the command line, but those that follow another."""
+    unused = {"output_dir", "ckpt_path", "resume"} | (set() if "alpha" in config.loss else {"alpha"})
+    return {key: value for key, value in _leaves(OmegaConf.to_container(config)) if key not in unused}
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_") and not str(value).startswith("${"):
+            yield f"{prefix}{key}", value
+
+
+def _objective_of_completed(folder: Path) -> float | None:
+    path = folder / SUMMARY
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return record["objective"]["value"] if record.get("status") == "completed" else None

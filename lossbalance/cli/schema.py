@@ -1,0 +1,92 @@
+"""The types of the configuration, so that a wrong one is refused with its key."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Objective:
+    """The unweighted validation metric that a sweep looks at and the best checkpoint is chosen by."""
+
+    name: str = MISSING
+    direction: str = "maximize"  # or minimize
+
+
+@dataclass
+class Task:
+    """What is trained."""
+
+    name: str = MISSING
+    terms: list[str] = MISSING
+    objective: Objective = field(default_factory=Objective)
+    batch_size: int = 128
+    width: int = 16
+    data: dict[str, Any] = MISSING
+    module: dict[str, Any] = MISSING
+
+
+@dataclass
+class Trainer:
+    """The arguments of ``pytorch_lightning.Trainer``, with its defaults, but for what the other groups make."""
+
+    _target_: str = "pytorch_lightning.Trainer"
+    accelerator: str = "auto"
+    strategy: str = "auto"
+    devices: Any = "auto"
+    num_nodes: int = 1
+    precision: Any = None
+    max_epochs: int | None = None
+    min_epochs: int | None = None
+    max_steps: int = -1
+    min_steps: int | None = None
+    max_time: str | None = None
+    fast_dev_run: Any = False
+    overfit_batches: Any = 0.0
+    limit_train_batches: Any = None
+    limit_val_batches: Any = None
+    limit_test_batches: Any = None
+    val_check_interval: Any = None
+    check_val_every_n_epoch: int | None = 1
+    num_sanity_val_steps: int | None = None
+    log_every_n_steps: int | None = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str | None = None
+    deterministic: Any = None
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    sync_batchnorm: bool = False
+    profiler: str | None = None
+    enable_model_summary: bool | None = None
+    enable_progress_bar: bool | None = None  # None: where the output is a terminal
+
+
+@dataclass
+class Config:
+    """What ``conf/train.yaml`` and the command line fill in; the comments are there."""
+
+    task: Task = field(default_factory=Task)
+    loss: dict[str, Any] = MISSING
+    penalty: dict[str, Any] | None = None
+    optimizer: dict[str, Any] = MISSING
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: dict[str, Any] | None = None
+    callbacks: dict[str, Any] | None = None
+    alpha: float = 0.5
+    weight_sum: float | None = None
+    loss_lr: float | None = None
+    seed: int = 0
+    fold: int = 0
+    folds: int = 4
+    test: bool = True
+    ckpt_path: str | None = None
+    resume: bool = False
+    output_dir: str = MISSING
+
+
+def register() -> None:
+    """Makes the types known to Hydra, as ``schema`` in the defaults of ``conf/train.yaml``."""
+    ConfigStore.instance().store(name="schema", node=Config)

@@ -1,0 +1,43 @@
+"""What each term weighed, as a table on the terminal."""
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_COLUMNS = {
+    "loss": "loss",
+    "weight": "weight",
+    "contribution": "contribution",
+    "value_share": "share of value",
+    "gradient_share": "share of gradient",
+}
+
+
+def show(record: dict[str, Any]) -> None:
+    """Prints what each term did in the last epoch, and the test metrics.
+
+    Args:
+        record: The summary of a run.
+    """
+    console = Console()
+    if record["last_epoch"]:
+        table = Table("term", title="The last epoch of training", title_justify="left")
+        for column in _COLUMNS.values():
+            table.add_column(column, justify="right")
+        for name, values in record["last_epoch"].items():
+            table.add_row(name, *(_cell(column, values[column]) for column in _COLUMNS))
+        console.print(table)
+    tested = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
+    if tested:
+        table = Table("test", "value", title="The test", title_justify="left")
+        for name, value in tested.items():
+            table.add_row(name.removeprefix("test/"), f"{value:.4g}")
+        console.print(table)
+
+
+def _cell(column: str, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.1%}" if column.endswith("share") else f"{value:.4g}"

@@ -1,0 +1,100 @@
+"""A LightningModule that trains on several losses."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossbalance.tasks.heads import Head
+from lossbalance.tasks.network import IntermediateNet
+from lossbalance.weighted_loss import WeightedLoss
+
+Batch = Mapping[str, Tensor]
+
+
+class MultiLossModule(pl.LightningModule):
+    """Trains a network's heads on one loss each, weighed by a criterion.
+
+    What is logged in validation and test is plain: each loss as it comes, each head's metric, and the mean of the
+    heads' metrics of the same name. The weighted total is for training alone.
+
+    Args:
+        net: Makes the network from the number of outputs of each head; its ``branches`` are where the terms part.
+        heads: What each term's head is asked.
+        criterion: Weighs the losses.
+        optimizer: Makes the optimizer from groups of parameters.
+        criterion_lr: Learning rate of the weights that the scheme learns, if it does; None is the optimizer's.
+    """
+
+    def __init__(
+        self,
+        net: Callable[[dict[str, int]], IntermediateNet],
+        heads: Mapping[str, Head],
+        criterion: WeightedLoss,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        criterion_lr: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net({term: head.outputs for term, head in heads.items()})
+        self.heads = dict(heads)
+        self.metrics = nn.ModuleDict({term: head.metric for term, head in heads.items()})
+        self.criterion = criterion
+        self.criterion.probe_inputs(dict(self.net.branches))  # so that every run shows the shares of the gradient
+        self.optimizer = optimizer
+        self.criterion_lr = criterion_lr
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns what each head says of the pictures."""
+        return self.net(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the weighted total."""
+        return self.criterion(self._losses(self(batch["image"]), batch), module=self.net)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Logs the plain losses as ``val/loss/<term>``."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Logs the plain losses as ``test/loss/<term>``."""
+        self._evaluate("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics, such as ``val/<term>/accuracy`` and ``val/accuracy``."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics, such as ``test/<term>/accuracy`` and ``test/accuracy``."""
+        self._log_metrics("test")
+
+    def configure_optimizers(self) -> Optimizer:
+        """Gives what the criterion learns a group of its own: weight decay would drag the weights along."""
+        groups: list[dict[str, Any]] = [{"params": list(self.net.parameters())}]
+        learned = list(self.criterion.parameters())
+        if learned:
+            lr = {} if self.criterion_lr is None else {"lr": self.criterion_lr}
+            groups.append({"params": learned, "weight_decay": 0.0, **lr})
+        return self.optimizer(groups)
+
+    def _losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {term: head.loss(outputs[term], batch[term]) for term, head in self.heads.items()}
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        outputs = self(batch["image"])
+        losses = self._losses(outputs, batch)
+        size = len(batch["image"])
+        self.log_dict({f"{stage}/loss/{term}": loss for term, loss in losses.items()}, batch_size=size, sync_dist=True)
+        for term, head in self.heads.items():
+            head.score(outputs[term], batch[term])
+
+    def _log_metrics(self, stage: str) -> None:
+        by_name: dict[str, list[Tensor]] = {}
+        for term, head in self.heads.items():
+            value = head.metric.compute()  # over all ranks
+            head.metric.reset()
+            self.log(f"{stage}/{term}/{head.name}", value)
+            by_name.setdefault(head.name, []).append(value)
+        self.log_dict({f"{stage}/{name}": torch.stack(values).mean() for name, values in by_name.items()})

@@ -1,0 +1,36 @@
+"""A small network with a head on its intermediate layer and one on its last."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from lossbalance.checks import check_integer
+
+
+class IntermediateNet(nn.Module):
+    """Two hidden layers; the head ``aux`` reads the first, the head ``main`` the second.
+
+    So the first layer serves both, and where it is narrow it has to choose. ``branches`` holds what is each term's own,
+    from that layer on: where gradients are to be compared.
+
+    Args:
+        outputs: How many numbers the heads ``aux`` and ``main`` give.
+        width: Units in each hidden layer.
+        pixels: How many pixels a picture has.
+
+    Shape:
+        Pictures ``[batch, height, width]``; outputs ``[batch, outputs]`` by name of the head.
+    """
+
+    def __init__(self, outputs: Mapping[str, int], width: int = 16, pixels: int = 88) -> None:
+        super().__init__()
+        width = check_integer("width", width, 1)
+        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.ReLU())
+        aux = nn.Linear(width, outputs["aux"])
+        main = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs["main"]))
+        self.branches = nn.ModuleDict({"aux": aux, "main": main})
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns what each head says."""
+        hidden = self.trunk(images)
+        return {term: branch(hidden) for term, branch in self.branches.items()}
