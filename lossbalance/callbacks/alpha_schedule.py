@@ -1,0 +1,87 @@
+"""Moves alpha while a network trains."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lossbalance.callbacks.lookup import find_criterion
+from lossbalance.checks import check_number, check_word
+from lossbalance.weighting import Alpha
+
+_SHAPES: dict[str, Callable[[float], float]] = {  # f
+    "constant": lambda x: 0.0,
+    "linear": lambda x: x,
+    "cosine": lambda x: (1 - math.cos(math.pi * x)) / 2,
+    "steps": lambda x: 0.0,
+}
+
+
+class AlphaSchedule(Callback):
+    r"""Moves the alpha of an :class:`Alpha` scheme along points in time.
+
+    From one point :math:`(t_0, \alpha_0)` to the next :math:`(t_1, \alpha_1)`, with
+    :math:`x = (t - t_0) / (t_1 - t_0)`,
+
+    .. math:: \alpha(t) = \alpha_0 + f(x) \, (\alpha_1 - \alpha_0),
+
+    where f(x) is x for ``"linear"``, :math:`\tfrac12 (1 - \cos \pi x)` for ``"cosine"``, and 0 for ``"steps"``. Before
+    the first point and after the last, alpha is theirs. Nothing but the time counts, so a resumed run goes on exactly.
+
+    Args:
+        points: Alpha in [0, 1] by time, such as ``{0: 0.0, 10: 0.5}``; for ``"constant"``, a single number.
+        shape: ``"constant"``, ``"linear"``, ``"cosine"`` or ``"steps"``: how alpha gets from point to point.
+        unit: What counts the time, from 0: ``"epochs"``, or ``"steps"`` of the optimizer.
+
+    Raises:
+        TypeError: If a time or an alpha is not a number.
+        ValueError: If a time is negative, an alpha not in [0, 1], ``points`` empty or more than ``"constant"`` takes,
+            or ``shape`` or ``unit`` not a known word; when training starts, if the scheme is not an ``Alpha``.
+
+    Example:
+        >>> schedule = AlphaSchedule({0: 0.0, 10: 0.5}, shape="linear", unit="epochs")
+        >>> [schedule.alpha(epoch) for epoch in (0, 4, 10, 20)]
+        [0.0, 0.2, 0.5, 0.5]
+    """
+
+    _scheme: Alpha
+
+    def __init__(
+        self,
+        points: Mapping[float, float] | float,
+        shape: Literal["constant", "linear", "cosine", "steps"] = "linear",
+        unit: Literal["epochs", "steps"] = "epochs",
+    ) -> None:
+        self.shape, self.unit = check_word("shape", shape, _SHAPES), check_word("unit", unit, ["epochs", "steps"])
+        given = points if isinstance(points, Mapping) else {0: points}
+        if not given or (shape == "constant" and len(given) > 1):
+            raise ValueError(f"`points` must be one number for 'constant', else {{time: alpha, ...}}, got {points}.")
+        self.points = sorted(map(_check_point, given, given.values()))
+
+    def alpha(self, time: float) -> float:
+        """Returns alpha at a time, in the schedule's unit."""
+        following = bisect_right(self.points, time, key=lambda point: point[0])
+        if following in (0, len(self.points)):
+            return self.points[max(following - 1, 0)][1]
+        (t0, alpha0), (t1, alpha1) = self.points[following - 1 : following + 1]
+        return alpha0 + _SHAPES[self.shape]((time - t0) / (t1 - t0)) * (alpha1 - alpha0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the scheme."""
+        scheme = find_criterion(trainer, pl_module, type(self).__name__).weighting
+        if not isinstance(scheme, Alpha):
+            raise ValueError(f"`AlphaSchedule` needs the scheme to be Alpha, got {type(scheme).__name__}.")
+        self._scheme = scheme
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Moves alpha to where it is now."""
+        self._scheme.set_alpha(self.alpha(trainer.current_epoch if self.unit == "epochs" else trainer.global_step))
+
+
+def _check_point(time: object, alpha: object) -> tuple[float, float]:
+    return (
+        check_number("points", time, "at times of 0 or later", lambda number: 0 <= number < math.inf),
+        check_number(f"points[{time}]", alpha, "an alpha in [0, 1]", lambda number: 0 <= number <= 1),
+    )

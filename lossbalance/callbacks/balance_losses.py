@@ -1,0 +1,228 @@
+"""Balances the losses of a module that knows nothing of it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossbalance.checks import check_number, check_word, did_you_mean
+from lossbalance.ranks import sum_over_ranks, world_size
+from lossbalance.weighted_loss import WeightedLoss
+
+
+class BalanceLosses(Callback):
+    """Puts the weighted total in place of the loss of any LightningModule.
+
+    All it asks of the module is a ``training_step`` that returns ``{"loss": anything, "losses": {name: tensor}}``, the
+    plain losses beside the loss that trains the module when the callback is not there::
+
+        trainer = Trainer(callbacks=[BalanceLosses(WeightedLoss(Uncertainty(["aux", "main"])))])
+
+    Parameters of a scheme are trained by an optimizer of the callback's own, Adam without weight decay, one step for
+    each step of the module's optimizer. Whatever changes during training is in the checkpoint, as the callback's part:
+    a checkpoint without it loads, and one with it loads where the callback is gone.
+
+    Args:
+        criterion: What weighs the losses.
+        probes: The module in which the branch of each term begins, by its name in the LightningModule:
+            ``{"aux": "net.aux_head", "main": "net.head"}``. Gradient schemes need them; under any other they only
+            measure the gradient shares.
+        shared: Names of parameters for whose gradients a gradient scheme takes its norms, in place of probes; see
+            :meth:`WeightedLoss.forward`.
+        lr: The learning rate of the scheme's parameters.
+
+    Raises:
+        TypeError: If ``criterion`` is not a :class:`WeightedLoss` or ``lr`` not a number.
+        ValueError: If a probe is for an unknown term, or ``lr`` is not positive; when training starts, if the module
+            optimizes manually, or lacks a submodule or parameter; in the first step, if it returns no ``losses``.
+    """
+
+    def __init__(
+        self,
+        criterion: WeightedLoss,
+        probes: Mapping[str, str] | None = None,
+        shared: str | Iterable[str] = (),
+        lr: float = 0.01,
+    ) -> None:
+        if not isinstance(criterion, WeightedLoss):
+            raise TypeError(
+                f"`criterion` must be a WeightedLoss, got {criterion!r}: write WeightedLoss(...) around it."
+            )
+        self.criterion = criterion
+        self.probes = {check_word("probes", term, criterion.terms): name for term, name in (probes or {}).items()}
+        self.shared = [shared] if isinstance(shared, str) else list(shared)
+        self.lr = check_number("lr", lr, "a positive number", lambda number: 0 < number < float("inf"))
+        self._undo = ExitStack()  # what leaves the module as it was found
+        self._ready = False
+        self._shared: list[Tensor] = []
+        self._learner: _Learner | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wraps the module's ``training_step``."""
+        if stage == "fit":
+            self._undo.close()
+            self._ready = False
+            before, after = partial(self._prepare, pl_module), partial(self._balance, pl_module)
+            _wrap_training_step(pl_module, before, after, self._undo)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Places the probes."""
+        self._prepare(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts with the state of rank 0 on every rank, and with that of the checkpoint where there is one."""
+        if world_size() > 1:  # by copies, for spawned processes share the memory of what they were given
+            state = trainer.strategy.broadcast(self.criterion.state_dict())
+            self.criterion.load_state_dict(state, assign=True)
+            self.criterion.to(pl_module.device)
+        self.criterion.train()
+        parameters = [parameter for parameter in self.criterion.parameters() if parameter.requires_grad]
+        self._learner = _Learner(parameters, self.lr) if parameters else None
+        if self._learner is not None and self._resumed is not None:
+            self._learner.optimizer.load_state_dict(self._resumed)
+        self._resumed = None
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Forgets the gradients of the scheme's parameters together with those of the module's."""
+        if self._learner is not None:
+            self._learner.optimizer.zero_grad()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings the ranks together before one of them may save."""
+        if world_size() > 1:
+            self.criterion.synchronize()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Moves the scheme's parameters."""
+        if self._learner is not None:
+            self._learner.step(trainer.global_step, getattr(trainer.precision_plugin, "scaler", None))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Switches to evaluation, as Lightning switches the module."""
+        self.criterion.eval()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Switches back to training."""
+        self.criterion.train()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the module as it was found."""
+        self._undo.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leaves the module as it was found."""
+        self._undo.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the criterion, and of the optimizer of its parameters."""
+        optimizer = self._resumed if self._learner is None else self._learner.optimizer.state_dict()
+        return {"terms": list(self.criterion.terms), "criterion": self.criterion.state_dict(), "optimizer": optimizer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If it belongs to other terms, or to the same in another order.
+        """
+        if state_dict["terms"] != list(self.criterion.terms):
+            raise ValueError(
+                f"`criterion` must have the terms of the checkpoint, {state_dict['terms']}, in their order, got "
+                f"{list(self.criterion.terms)}."
+            )
+        self.criterion.load_state_dict(state_dict["criterion"])
+        self._resumed = state_dict["optimizer"]
+
+    def _prepare(self, module: LightningModule) -> None:
+        if self._ready:
+            return
+        if not module.automatic_optimization:
+            raise ValueError(
+                f"`BalanceLosses` needs automatic optimization, and {type(module).__name__} has switched it off: "
+                "what its `training_step` returns is ignored. Switch it on, or call the criterion in `training_step`."
+            )
+        self.criterion.to(module.device)
+        modules, parameters = dict(module.named_modules()), dict(module.named_parameters())
+        heads = {term: _find("probes", "a module", name, modules, module) for term, name in self.probes.items()}
+        self._undo.callback(self.criterion.probe_inputs(heads).remove)
+        self._shared = [_find("shared", "a parameter", name, parameters, module) for name in self.shared]
+        self._ready = True
+
+    def _balance(self, module: LightningModule, outputs: Any) -> Any:
+        """Returns what ``training_step`` returned with the weighted total for its loss."""
+        if outputs is None:  # the module skips this batch
+            return None
+        if not isinstance(outputs, Mapping) or not isinstance(outputs.get("losses"), Mapping):
+            got = f"a dict with {list(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+            raise ValueError(
+                f"`training_step` of {type(module).__name__} must return {{'loss': ..., 'losses': {{name: tensor}}}} "
+                f"for `BalanceLosses`, got {got}: put the plain losses of {list(self.criterion.terms)} under 'losses'."
+            )
+        total = self.criterion(outputs["losses"], module=module, shared=self._shared or None)
+        if self._learner is not None:
+            self._learner.note(total)
+        return {**apply_to_collection(dict(outputs), Tensor, Tensor.detach), "loss": total}
+
+
+class _Learner:
+    """Trains the parameters of a scheme, the same on every rank, and skips a step that is not finite."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        self.optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)  # only the fused one can skip on the device
+        self.optimizer.zero_grad()
+        self._parameters = parameters
+        self._broken = torch.zeros(1, device=parameters[0].device)  # totals since the last step that are not finite
+        self._stepped_at = -1
+
+    def note(self, total: Tensor) -> None:
+        self._broken = self._broken + ~total.detach().isfinite()
+
+    def step(self, global_step: int, scaler: Any) -> None:
+        grads = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if global_step == self._stepped_at or not grads:  # LBFGS comes here several times in one step
+            return
+        self._stepped_at = global_step
+        sums = sum_over_ranks(torch.cat([grad.flatten() for grad in grads] + [self._broken]))
+        *means, _ = (sums / self._factor(scaler)).split([grad.numel() for grad in grads] + [1])
+        for grad, mean in zip(grads, means, strict=True):
+            grad.copy_(mean.view_as(grad))
+        skip = (sums[-1] > 0) | ~sums.isfinite().all()
+        self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # as GradScaler tells it
+        self.optimizer.step()
+        self._broken = torch.zeros_like(self._broken)
+
+    def _factor(self, scaler: Any) -> Tensor:
+        """Returns what the sums of the gradients over ranks are to be divided by."""
+        ranks = torch.full_like(self._broken, world_size())
+        return ranks if scaler is None else scaler.scale(ranks)
+
+
+def _wrap_training_step(
+    module: LightningModule, before: Callable[[], None], after: Callable[[Any], Any], undo: ExitStack
+) -> None:
+    step = module.training_step
+
+    @wraps(step)
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        before()
+        return after(step(*args, **kwargs))
+
+    own = vars(module)
+    if "training_step" in own:  # the compiler's
+        undo.callback(own.update, training_step=step)
+    else:
+        undo.callback(own.pop, "training_step")
+    own["training_step"] = training_step
+
+
+def _find(argument: str, kind: str, name: str, known: Mapping[str, Any], module: LightningModule) -> Any:
+    if name not in known:
+        owner = type(module).__name__
+        raise ValueError(f"`{argument}` must name {kind} of {owner}, got {name!r}{did_you_mean(name, known)}.")
+    return known[name]

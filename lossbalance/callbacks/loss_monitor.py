@@ -1,0 +1,254 @@
+"""Watches every term of a training."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from lossbalance.callbacks.lookup import find_balancer, find_criterion
+from lossbalance.checks import check_names
+from lossbalance.metrics import RunningMeans
+from lossbalance.pictures import draw_history
+from lossbalance.ranks import world_size
+from lossbalance.weighted_loss import Breakdown, WeightedLoss
+
+QUANTITIES = ("loss", "weight", "contribution", "gradient_share")
+
+
+class LossMonitor(Callback):
+    """Logs what each term weighs, draws it, and warns when something is off.
+
+    It finds the criterion by itself: that of ``BalanceLosses``, or the :class:`WeightedLoss` that the module owns. At
+    the end of each epoch it sends to the trainer's loggers, and makes known to other callbacks, the means of
+
+    - ``loss/<term>``, the plain loss, and ``weight/<term>``, over the samples whose batch has the term;
+    - ``contribution/<term>``, weight times loss, over all samples, so that contributions add up to the total;
+    - ``gradient_share/<term>``, the term's part of the gradient at the probes, where there are any;
+    - ``penalty/<name>``;
+    - ``val/loss/<term>`` and ``test/loss/<term>``, the plain losses, where the step calls the criterion or returns
+      ``{"losses": {...}}`` and the module does not log them itself.
+
+    Every ``log_every_n_steps`` it sends the means since the last time, with ``_step`` behind the name. A mean covers
+    all ranks and counts each batch by its size, the length of its first tensor. A loss that is not finite is left out.
+
+    Args:
+        pictures: Whether to draw ``losses.png`` into the logger's folder at the end of fit; TensorBoard gets it too.
+
+    Attributes:
+        last_epoch: For each term, and each penalty, the means over the last epoch of training: ``loss``, ``weight``,
+            ``contribution``, ``value_share`` (its part of the contributions, in magnitude) and ``gradient_share``,
+            nan where it was not measured.
+        history: What was logged at the end of each epoch, with its ``epoch`` and ``step``.
+
+    Raises:
+        ValueError: When training starts, if there is no criterion, or the module owns several.
+    """
+
+    _criterion: WeightedLoss
+
+    def __init__(self, pictures: bool = True) -> None:
+        self.pictures = pictures
+        self.last_epoch: dict[str, dict[str, float]] = {}
+        self.history: list[dict[str, float]] = []
+        self._means: dict[str, RunningMeans] = {}  # since the last epoch, since the last log, of the evaluation
+        self._resumed: dict[str, Any] = {}
+        self._counted: Tensor | None = None  # the total of the last call that was counted
+        self._logged_at = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the criterion and starts to count, or goes on where the checkpoint was written."""
+        self._criterion = find_criterion(trainer, pl_module, type(self).__name__)
+        self.history, self.last_epoch = self._resumed.get("history", []), self._resumed.get("last_epoch", {})
+        for span in ("epoch", "log"):
+            self._restart(span, pl_module)
+            if span in self._resumed:
+                self._means[span].load_state_dict(self._resumed[span])
+        self._resumed = {}
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings the ranks together before one of them may save."""
+        if world_size() > 1 and find_balancer(trainer) is None:
+            self._criterion.synchronize()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the batch, without waiting for the device."""
+        last = self._newest()
+        if last is not None:
+            row, size = _row(last), _batch_size(batch)
+            self._means["epoch"].update(row, size)
+            self._means["log"].update(row, size)
+        every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]
+        if every and step % every == 0 and step != self._logged_at:
+            _log(trainer, {f"{name}_step": mean for name, mean in self._training_means("log").items()})
+            self._restart("log", pl_module)
+            self._logged_at = step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the epoch."""
+        metrics = self._training_means("epoch")
+        self._restart("epoch", pl_module)
+        self.last_epoch = _by_name(metrics, self._criterion.terms, self._criterion.penalties)
+        self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        _publish(trainer, metrics)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the pictures."""
+        folder = trainer.log_dir  # asked on all ranks, for they agree on it
+        rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not self.pictures or not self.history or rehearsal or not trainer.is_global_zero:
+            return
+        figure = draw_history(self.history)
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            figure.savefig(Path(folder) / "losses.png")
+        for logger in trainer.loggers:
+            add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)  # TensorBoard has it
+            if add_figure is not None:
+                add_figure("losses", figure, trainer.global_step)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts to count."""
+        self._start_evaluation(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts to count."""
+        self._start_evaluation(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts the plain losses of the batch."""
+        losses = self._plain_losses(outputs)
+        if losses:
+            given = [losses[term] for term in self._criterion.terms]
+            nothing = torch.tensor(math.nan, device=pl_module.device)
+            row = torch.stack([nothing if loss is None else loss.detach() for loss in given])
+            self._means["evaluation"].update(row, _batch_size(batch))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts the plain losses of the batch."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the plain losses."""
+        if not trainer.sanity_checking:
+            self._end_evaluation(trainer, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the plain losses."""
+        self._end_evaluation(trainer, "test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been counted so far."""
+        counting = {span: means.state_dict() for span, means in self._means.items()}
+        return {"history": self.history, "last_epoch": self.last_epoch, **counting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there when training starts."""
+        self._resumed = state_dict
+
+    def _restart(self, span: str, pl_module: LightningModule) -> None:
+        columns = 1 if span == "evaluation" else len(QUANTITIES)
+        size = columns * len(self._criterion.terms) + len(self._criterion.penalties)
+        self._means[span] = RunningMeans(size).to(pl_module.device)
+
+    def _newest(self) -> Breakdown | None:
+        """Returns what the criterion says of its last call, once."""
+        try:
+            last = self._criterion.last
+        except RuntimeError:  # it has not been called
+            return None
+        if last.total is self._counted:
+            return None
+        self._counted = last.total
+        return last
+
+    def _training_means(self, span: str) -> dict[str, float]:
+        names = [f"{quantity}/{term}" for quantity in QUANTITIES for term in self._criterion.terms]
+        names += [f"penalty/{name}" for name in self._criterion.penalties]
+        return _finite(names, self._means[span])
+
+    def _plain_losses(self, outputs: Any) -> Mapping[str, Tensor | None]:
+        if isinstance(outputs, Mapping) and "losses" in outputs:
+            check_names("losses", outputs["losses"], self._criterion.terms)
+            return outputs["losses"]
+        last = self._newest()
+        return {} if last is None else last.losses
+
+    def _start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._criterion = find_criterion(trainer, pl_module, type(self).__name__)
+        self._restart("evaluation", pl_module)
+        for term in self._criterion.terms:  # what is there at the end, the module has logged
+            trainer.callback_metrics.pop(f"{stage}/loss/{term}", None)
+
+    def _end_evaluation(self, trainer: Trainer, stage: str) -> None:
+        metrics = _finite([f"{stage}/loss/{term}" for term in self._criterion.terms], self._means["evaluation"])
+        logged = set(trainer.callback_metrics)
+        _publish(trainer, {name: mean for name, mean in metrics.items() if name not in logged})
+
+
+def _row(last: Breakdown) -> Tensor:
+    """Returns all that was seen in one step, in the order of the names; nan for what the step did not have."""
+    shares = last.gradient_shares or dict.fromkeys(last.losses, torch.full_like(last.total, math.nan))
+    quantities = (last.losses, last.weights, last.contributions, shares, last.penalties)
+    row = torch.stack([value for quantity in quantities for value in quantity.values()])
+    terms = len(last.losses)
+    row[terms : 2 * terms].masked_fill_(~row[:terms].isfinite(), math.nan)  # the weight of an absent term means nothing
+    return row
+
+
+def _batch_size(batch: Any) -> int:
+    return next((leaf.size(0) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+
+
+def _finite(names: Iterable[str], means: RunningMeans) -> dict[str, float]:
+    return {name: mean for name, mean in zip(names, means.compute().tolist(), strict=True) if math.isfinite(mean)}
+
+
+def _by_name(
+    metrics: Mapping[str, float], terms: Iterable[str], penalties: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    rows = {term: {key: metrics.get(f"{key}/{term}", math.nan) for key in QUANTITIES} for term in terms}
+    for name in penalties:
+        value = metrics.get(f"penalty/{name}", math.nan)
+        rows[name] = {"loss": value, "weight": 1.0, "contribution": value, "gradient_share": math.nan}
+    magnitude = sum(abs(row["contribution"]) for row in rows.values())
+    for row in rows.values():
+        row["value_share"] = abs(row["contribution"]) / magnitude if magnitude else math.nan
+    return rows
+
+
+def _publish(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """Sends the means of an epoch to loggers and to other callbacks."""
+    values = {name: torch.tensor(mean) for name, mean in metrics.items()}
+    trainer.callback_metrics.update(values)
+    trainer.logged_metrics.update(values)
+    _log(trainer, metrics)
+
+
+def _log(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    step = max(trainer.global_step - 1, 0)  # as Lightning counts
+    for logger in trainer.loggers if metrics else []:
+        logger.log_metrics({"epoch": trainer.current_epoch, **metrics}, step=step)
+        logger.save()

@@ -1,0 +1,53 @@
+"""The means of many numbers at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class RunningMeans(Metric):
+    r"""The mean of each of N numbers over the samples that had it.
+
+    A batch of :math:`b_t` samples brings a row :math:`x_t`, of which each entry is a mean over the batch:
+
+    .. math:: m_i = \frac{\sum_t b_t x_{ti}}{\sum_t b_t}
+
+    over the batches t in which :math:`x_{ti}` is finite. So a smaller last batch counts for less, and what a batch
+    lacks, written as nan, does not count. States add up over batches and ranks. An update never waits for the device.
+
+    Args:
+        num_values: N.
+        **kwargs: What every torchmetrics class takes.
+
+    Shape:
+        ``update`` takes a row ``[num_values]``; ``compute`` returns ``[num_values]``, nan for what no batch had.
+
+    Example:
+        >>> means = RunningMeans(2)
+        >>> means.update(torch.tensor([1.0, 5.0]), batch_size=30)
+        >>> means.update(torch.tensor([2.0, float("nan")]), batch_size=10)
+        >>> means.compute().tolist()
+        [1.25, 5.0]
+    """
+
+    full_state_update = False
+    sums: Tensor
+    sizes: Tensor
+
+    def __init__(self, num_values: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for state in ("sums", "sizes"):
+            nothing = torch.zeros(num_values, dtype=torch.float64)
+            self.add_state(state, nothing, dist_reduce_fx="sum", persistent=True)
+        self.update(torch.full((num_values,), torch.nan), 0)  # means of nothing are nan; torchmetrics would warn
+
+    def update(self, row: Tensor, batch_size: int) -> None:
+        """Adds the row of one batch."""
+        self.sums += row.nan_to_num(0.0, 0.0, 0.0) * batch_size
+        self.sizes += row.isfinite() * batch_size
+
+    def compute(self) -> Tensor:
+        """Returns the means so far."""
+        return self.sums / self.sizes
