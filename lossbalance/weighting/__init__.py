@@ -7,7 +7,9 @@ from lossbalance.weighting.fixed import Fixed
 from lossbalance.weighting.gradbalance import GradBalance
 from lossbalance.weighting.gradnorm import GradNorm
 from lossbalance.weighting.lr_annealing import LRAnnealing
+from lossbalance.weighting.scalarizer import Scalarizer
 from lossbalance.weighting.uncertainty import Uncertainty
+from lossbalance.weighting.uncertainty_softmax import UncertaintySoftmax
 
 __all__ = [
     "Alpha",
@@ -17,7 +19,9 @@ __all__ = [
     "GradNorm",
     "LRAnnealing",
     "Observation",
+    "Scalarizer",
     "Uncertainty",
+    "UncertaintySoftmax",
     "Weighting",
     "sum_to_count",
     "weighted_sum",

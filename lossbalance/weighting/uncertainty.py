@@ -93,13 +93,13 @@ class Uncertainty(PositiveWeighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its precision, and charges for its log-variance."""
-        moves = present & (losses.isfinite() | ~present).all()
-        s = self.log_variance.detach().clamp(-_BOUND, _BOUND)
-        s = s + torch.where(moves, self.log_variance - self.log_variance.detach(), 0.0)  # adds the gradient alone
-        s = s.to(losses.dtype)
-        weights = self._a * torch.exp(-s) * present  # a e^-s
+        s = self.log_variance.detach()
+        gradient = torch.where(losses.isfinite().all(), self.log_variance - s, 0.0)  # 0, with the gradient of s
+        s = (s.clamp(-_BOUND, _BOUND) + gradient).to(losses.dtype)
+        weights = self._a * torch.exp(-s)  # a e^-s
         charge = self._c * s if self.regularizer == "log" else softplus(s)  # c s, or ln(1 + e^s)
-        return (weights * losses).sum() + (charge * present).sum(), weights.detach()
+        total = ((weights * losses + charge) * present).sum()
+        return total, weights.detach() * present
 
     def observe(self, observation: Observation) -> None:
         """Starts each log-variance that awaits its first loss, and keeps all within bounds."""

@@ -1,0 +1,156 @@
+"""Any function from a row of losses to a scalar."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossbalance.checks import check_number
+from lossbalance.weighting.base import Observation, Weighting
+
+
+class Scalarizer(Weighting):
+    r"""Makes a scheme of any callable that maps a row of losses to a scalar.
+
+    .. math:: T = f(L_1, \dots, L_K), \qquad w_i = \partial f / \partial L_i.
+
+    So everything in ``torchjd.scalarization`` is a scheme (``pip install lossbalance[torchjd]``), and so is a function
+    such as ``torch.max``. The row is averaged over ranks, so that all have the same weights. What changes while a
+    module is trained works as follows:
+
+    - Parameters (UW, IMTLL) belong to the optimizer: ``WeightedLoss.parameter_groups``.
+    - In training the module is called once per step for its state, and a second time, without a trace, for the total.
+    - A module with ``step()``, to be called once per epoch (DWA), has it called every ``period`` steps.
+    - A module with ``update(losses)``, to be called with the losses after the optimizer's step (FAMO), is given those
+      of the next batch, which stand for a second pass over the same one.
+    - An absent term stands at its last loss, with weight 0, and so does one that is not finite in what the module sees.
+      A parameter ``[terms]`` gets no gradient for the terms that are absent.
+
+    Attributes of the module that are tensors, numbers or lists of them are saved with the buffers. An optimizer inside
+    it is not: after a resume FAMO begins with fresh moments. Modules that count or branch in Python (DWA, FAMO,
+    GeometricMean) do not compile into one graph, and GeometricMean waits for the device in each step; Random draws
+    weights of its own on each rank.
+
+    Args:
+        terms: Names of the losses, in the order of the row.
+        module: The callable: a ``torch.nn.Module`` or a function, differentiable.
+        period: Training steps between two calls of the module's ``step()``, such as the batches of an epoch.
+
+    Shape:
+        ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
+
+    Raises:
+        TypeError: If ``module`` is not callable, or ``period`` not a number.
+        ValueError: If ``period`` is not a positive integer; in a call, if the module returns no scalar.
+
+    Example:
+        >>> total, weights = Scalarizer(["small", "large"], torch.max)(torch.tensor([1.0, 3.0]))
+        >>> total.item(), weights.tolist()
+        (3.0, [0.0, 1.0])
+    """
+
+    uses_losses = True
+    latest: Tensor
+
+    def __init__(self, terms: Iterable[str], module: Callable[[Tensor], Tensor], period: int = 100) -> None:
+        super().__init__(terms)
+        if not callable(module):
+            raise TypeError(f"`module` must be callable with a row of losses, got {module!r}.")
+        kind = "a positive number of training steps"
+        self.period = int(check_number("period", period, kind, lambda number: number >= 1 and number.is_integer()))
+        self.module: Any = module  # which registers a torch.nn.Module
+        self.register_buffer("latest", torch.ones(len(self.terms)))
+        self._initial = _attributes(module)
+        self._steps = 0  # counted only for a module that has to be told
+
+    def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Calls the module, and differentiates it."""
+        sound = losses.isfinite()
+        row = self.latest.to(losses.dtype) if self.training else torch.where(present & sound, losses, self.latest)
+        row = row.detach()
+        slope, value = torch.func.grad_and_value(self._call)(row, present)
+        weights = slope.detach() * present
+        value = torch.where(sound.all(), value, value.detach())
+        return value + (weights * (losses - row)).sum(), weights  # adds 0, and the gradient of the losses
+
+    def observe(self, observation: Observation) -> None:
+        """Lets the module see the losses."""
+        losses, _, seen = observation
+        self.latest.copy_(torch.where(seen, losses, self.latest))
+        if isinstance(self.module, nn.Module):
+            self._tell(self.latest.clone())
+
+    def _tell(self, losses: Tensor) -> None:
+        """Calls the module for the sake of its state."""
+        update, step = getattr(self.module, "update", None), getattr(self.module, "step", None)
+        if update and self._steps > 0:
+            update(losses)
+        self.module(losses)
+        if update or step:
+            self._steps += 1
+        if step and self._steps % self.period == 0:
+            step()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the module keeps outside its buffers, where it has changed."""
+        now = _attributes(self.module)
+        changed = {name: value for name, value in now.items() if value is not self._initial.get(name)}
+        return {"attributes": changed, "steps": self._steps}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up what :meth:`get_extra_state` returned."""
+        self._steps = state["steps"]
+        _set_attributes(self.module, _moved(self._initial | state["attributes"], self.latest.device))
+
+    def _call(self, row: Tensor, present: Tensor) -> Tensor:
+        """Calls the module and leaves its state as it was."""
+        if not isinstance(self.module, nn.Module):
+            return _check_value(self.module(row))
+        tensors = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        for name, parameter in self.module.named_parameters():
+            per_term = parameter.shape == present.shape
+            tensors[name] = torch.where(present, parameter, parameter.detach()) if per_term else parameter
+        before = _attributes(self.module)
+        value = torch.func.functional_call(self.module, tensors, (row,))
+        _set_attributes(self.module, before)
+        return _check_value(value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scalarizer":
+        super()._apply(fn, recurse)
+        _set_attributes(self.module, _moved(_attributes(self.module), self.latest.device))
+        return self
+
+
+def _check_value(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim != 0:
+        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"`module` must return a scalar tensor, got {got}: reduce it with `.sum()` or `.mean()`.")
+    return value
+
+
+def _attributes(module: object) -> dict[str, Any]:
+    """Returns what a module keeps in attributes of its own: tensors, numbers and lists of them."""
+    if not isinstance(module, nn.Module):
+        return {}
+    own = vars(module).keys() - vars(nn.Module()).keys()
+    return {name: getattr(module, name) for name in sorted(own) if _is_plain(getattr(module, name))}
+
+
+def _set_attributes(module: object, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        setattr(module, name, value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, Tensor | int | float)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_moved(part, device) for part in value]
+    return value.to(device) if isinstance(value, Tensor) else value
