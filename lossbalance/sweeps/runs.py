@@ -1,0 +1,249 @@
+"""Reads whatever runs left behind into one table, a row per run."""
+
+import json
+import math
+import os
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from lossbalance.checks import did_you_mean
+
+_NOT_CHOICES = {"seed", "fold", "resume", "ckpt_path", "experiment", "output_dir"}
+_UNTOLD = ["broken", "unfinished"]  # a run of which not all choices are known
+
+
+class NoRunsError(ValueError):
+    """There is nothing to report; the message says where runs were looked for and what was found instead."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What is known of each run: four frames with the same index, a row per run.
+
+    A *setting* is all that a run was told, except for seed and fold. Its name has only what tells it from the others.
+    """
+
+    info: pd.DataFrame
+    """``folder, status, message, task, loss, seed, fold, folds, seconds, objective, direction, terms, setting``."""
+    choices: pd.DataFrame
+    """What the runs were told, by key."""
+    metrics: pd.DataFrame
+    """The unweighted metrics, by name."""
+    weights: pd.DataFrame
+    """The last weight of each term."""
+
+    def select(self, rows: Any) -> "Runs":
+        """Returns some of the runs, by anything that ``.loc`` takes."""
+        return Runs(self.info.loc[rows], self.choices.loc[rows], self.metrics.loc[rows], self.weights.loc[rows])
+
+    @cached_property
+    def completed(self) -> "Runs":
+        """The runs that came to their end with a finite objective."""
+        return self.select(self.info["status"] == "completed")
+
+    @cached_property
+    def failed(self) -> "Runs":
+        """All the others."""
+        return self.select(self.info["status"] != "completed")
+
+    @cached_property
+    def common(self) -> dict[str, Any]:
+        """The choices that all the runs share."""
+        return {key: column.iloc[0] for key, column in self._told.items() if column.nunique(dropna=False) == 1}
+
+    @cached_property
+    def telling(self) -> list[str]:
+        """The choices that tell settings apart, words before what they stand for, none that says nothing new."""
+        telling: list[str] = []
+        groups, count = np.zeros(len(self._told), dtype=int), 1
+        for key in sorted(self._told, key=lambda key: ("." in key, key not in ("task", "loss", "alpha"))):
+            finer = self._told.groupby([groups, key], dropna=False).ngroup().to_numpy()
+            if finer.max(initial=0) + 1 > count:
+                telling.append(key)
+                groups, count = finer, finer.max() + 1
+        return telling
+
+    def label(self, left_out: Container[str] = ()) -> list[str]:
+        """Names the setting of each run as it is typed on the command line."""
+        keys = [key for key in self.telling if key not in left_out]
+        rows = self.choices[keys].astype(object).to_numpy()
+        parts = [
+            [f"{key}={show(value)}" for key, value in zip(keys, row, strict=True) if not pd.isna(value)] for row in rows
+        ]
+        return [" ".join(part) or f"loss={loss}" for part, loss in zip(parts, self.info["loss"], strict=True)]
+
+    @property
+    def _told(self) -> pd.DataFrame:
+        told = ~self.info["status"].isin(_UNTOLD)
+        return self.choices[told] if told.any() else self.choices
+
+    def check_metric(self, name: str) -> None:
+        """Checks that some run has the metric.
+
+        Raises:
+            ValueError: If none has; the message lists those that exist.
+        """
+        if name not in self.metrics:
+            known = sorted(self.metrics)
+            raise ValueError(f"no run has the metric {name!r}{did_you_mean(name, known)}; those that exist: {known}.")
+
+
+def read_runs(folders: Iterable[str | Path]) -> Runs:
+    """Reads every run below the folders.
+
+    A run is a folder with a ``summary.json``, or one that Hydra began (``.hydra``) and nothing finished. Where the
+    same setting ran twice with the same seed and fold, the run that completed last counts.
+
+    Raises:
+        NoRunsError: If there is no such folder, no run in it, or none that can be read.
+    """
+    roots = [Path(folder) for folder in folders]
+    for root in roots:
+        if not root.is_dir():
+            raise NoRunsError(f"no such folder: {str(root)!r}.")
+    places = dict.fromkeys(place.resolve() for root in roots for place in _find(root))
+    names = ", ".join(repr(str(root)) for root in roots)
+    if not places:
+        raise NoRunsError(f"no run in {names}: a run leaves a `summary.json`, as `python scripts/train.py` does.")
+    summaries = [_read(place) for place in places]
+    if all(summary["status"] == "broken" for summary in summaries):
+        raise NoRunsError(f"no run in {names} can be read. {summaries[0]['folder']}: {summaries[0]['message']}")
+    return _name_settings(_tabulate(summaries))
+
+
+def show(value: Any) -> str:
+    """Writes a value as one would type it: ``0.7``, not ``0.7000000000000001``."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    for place, inner, files in os.walk(folder):
+        if "summary.json" in files or ".hydra" in inner:
+            inner.clear()
+            yield Path(place)
+        inner.sort(key=lambda name: (len(name), name))  # job 2 before job 10
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "summary.json"
+    found: dict[str, Any] = {"folder": str(folder), "written": 0.0}
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        _check(summary)
+    except FileNotFoundError:
+        return _unfinished(folder) | found
+    except (OSError, ValueError, TypeError) as error:
+        return {"status": "broken", "message": f"`summary.json` cannot be read: {error}"} | found
+    return {"status": "completed"} | summary | found | {"written": path.stat().st_mtime}
+
+
+def _check(summary: Any) -> None:
+    if not isinstance(summary, dict):
+        raise TypeError(f"it must be a mapping, got {type(summary).__name__}")
+    for key in ("metrics", "weights", "config", "objective"):
+        if not isinstance(summary.get(key) or {}, dict):
+            raise TypeError(f"`{key}` must be a mapping, got {summary[key]!r}")
+    for group in ("metrics", "weights"):
+        for name, value in (summary.get(group) or {}).items():
+            if not isinstance(value, int | float | None):
+                raise TypeError(f"`{group}` must map to numbers, got {value!r} for {name!r}")
+
+
+def _unfinished(folder: Path) -> dict[str, Any]:
+    overrides = folder / ".hydra" / "overrides.yaml"
+    return {
+        "status": "unfinished",
+        "message": "no `summary.json`: killed, or still running",
+        "overrides": OmegaConf.to_container(OmegaConf.load(overrides)) if overrides.is_file() else [],
+    }
+
+
+def _tabulate(summaries: list[dict[str, Any]]) -> Runs:
+    choices = [_choices(summary) for summary in summaries]
+    kept = [{key: value for key, value in chosen.items() if _is_choice(key)} for chosen in choices]
+    return Runs(
+        info=pd.DataFrame([_info(summary, chosen) for summary, chosen in zip(summaries, choices, strict=True)]),
+        choices=pd.DataFrame(kept, index=range(len(kept)), dtype=object),
+        metrics=_numbers(summary.get("metrics") for summary in summaries),
+        weights=_numbers(summary.get("weights") for summary in summaries),
+    )
+
+
+def _name_settings(runs: Runs) -> Runs:
+    """Names the settings of each task, and leaves out runs that were done again."""
+    tasks = runs.info["task"].where(runs.info["task"] != "")
+    runs.info["task"] = tasks.fillna(
+        tasks.dropna().iloc[0] if tasks.nunique() == 1 else ""
+    )  # the unfinished may not know
+    for _, same in runs.info.groupby("task"):
+        runs.info.loc[same.index, "setting"] = runs.select(same.index).label()
+    order = runs.info.assign(good=runs.info["status"] == "completed").sort_values(["good", "written"], kind="stable")
+    order = order[order["status"] != "broken"]
+    last = order.drop_duplicates(["task", "setting", "seed", "fold"], keep="last").index
+    return runs.select(sorted(last.union(runs.info.index.difference(order.index))))
+
+
+def _info(summary: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    objective = summary.get("objective") or {}
+    status, message = summary["status"], summary.get("message") or ""
+    if status == "completed" and not math.isfinite(_number(objective.get("value", 0.0))):
+        status, message = "diverged", f"{objective.get('name')} is {objective.get('value')}"
+    return {
+        "folder": summary["folder"],
+        "status": status,
+        "message": message,
+        "task": show(choices.get("task", "")),
+        "loss": show(choices.get("loss", "")),
+        "seed": choices.get("seed"),
+        "fold": choices.get("fold"),
+        "folds": choices.get("folds"),
+        "seconds": _number(summary.get("seconds")),
+        "objective": objective.get("name"),
+        "direction": objective.get("direction"),
+        "terms": tuple(summary.get("terms") or ()),
+        "written": summary["written"],
+    }
+
+
+def _choices(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run was told: its flat config, or failing that its overrides."""
+    told = {key: summary[key] for key in ("task", "loss", "seed", "fold", "folds") if summary.get(key) is not None}
+    if summary.get("config"):
+        told |= summary["config"]
+    else:
+        overrides = [override.lstrip("+~") for override in summary.get("overrides") or []]
+        told |= dict(override.split("=", 1) for override in overrides if "=" in override)
+        if told.get("loss", "alpha") != "alpha":
+            told.pop("alpha", None)  # only that scheme reads it
+    return {key: _tidy(value) for key, value in told.items() if value is not None}
+
+
+def _is_choice(key: str) -> bool:
+    return key.rpartition(".")[2] not in _NOT_CHOICES and not key.startswith("hydra")
+
+
+def _tidy(value: Any) -> Any:
+    """Rounds numbers, also those that came as text, so that equal choices are equal."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return json.dumps(value)
+    try:
+        number = float(f"{float(value):.10g}")
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _numbers(mappings: Iterable[Mapping[str, Any] | None]) -> pd.DataFrame:
+    rows = [mapping or {} for mapping in mappings]
+    return pd.DataFrame(rows, index=range(len(rows))).astype(float)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

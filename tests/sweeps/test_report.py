@@ -1,0 +1,152 @@
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.image
+import pandas as pd
+import pytest
+from synthetic import write_alpha_sweep, write_run
+
+from lossbalance.sweeps.report import Question, main, write_report
+
+SCORES = {alpha / 10: [0.9 - (alpha / 10 - 0.3) ** 2 + 0.01 * seed for seed in range(3)] for alpha in range(0, 11)}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return write_alpha_sweep(tmp_path / "sweep", SCORES)
+
+
+class Tags(HTMLParser):
+    """Collects each tag with its attributes, and the text of each cell."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.cells = [], []
+        self._inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self._inside = True
+
+    def handle_endtag(self, tag):
+        self._inside = self._inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._inside:
+            self.cells[-1] += data
+
+
+def test_a_sweep_ends_in_a_page_two_tables_and_pictures(sweep):
+    said = write_report([sweep])
+
+    pictures = {f"{name}.{kind}" for name in ("trade_off", "by_alpha", "differences") for kind in ("png", "svg")}
+    assert {path.name for path in sweep.iterdir() if path.is_file()} == {
+        "report.html", "results.csv", "runs.csv", *pictures,
+    }  # fmt: skip
+    assert re.sub("</?code>", "`", (sweep / "report.html").read_text()).count(said) == 1
+    for path in sweep.glob("*.png"):
+        assert matplotlib.image.imread(path).shape[0] > 300
+
+
+def test_the_table_of_results_has_a_row_for_each_setting(sweep):
+    write_report([sweep])
+
+    table = pd.read_csv(sweep / "results.csv", index_col="setting")
+
+    assert table.index[0] == "alpha=0.3"
+    assert len(table) == 11
+    row = table.loc["alpha=0.7"]
+    assert row[["n", "val/main/accuracy mean", "val/main/accuracy sd"]].tolist() == pytest.approx([3, 0.75, 0.01])
+    assert row[["vs equal: difference", "weight aux", "seconds"]].tolist() == pytest.approx([-0.12, 0.7, 2.0])
+    assert len(pd.read_csv(sweep / "runs.csv")) == 33
+
+
+def test_the_page_stands_alone(sweep):
+    write_report([sweep])
+    page = (sweep / "report.html").read_text()
+    for tag, attributes in Tags(page).tags:
+        assert tag not in ("link", "iframe", "object", "base")
+        for name in ("src", "href", "xlink:href", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+
+
+def test_names_that_come_from_configs_are_escaped(tmp_path):
+    evil = "<script>alert('x')</script> $x_1^$ & `b`"
+    for job, alpha in enumerate([0.1, 0.2, 0.3]):
+        write_run(tmp_path / str(job), alpha, choices={"alpha": alpha, "note": evil}, metrics={evil: 1.0})
+    write_run(tmp_path / "7", 0.1, seed=7, status="failed", message=evil, choices={"note": f"{evil}2"})
+
+    write_report([tmp_path], question=Question(trade_off=["val/main/accuracy", evil]))
+
+    page = Tags((tmp_path / "report.html").read_text())
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert page.cells.count(evil) == 2  # the heading of the metric, the message
+
+
+def test_a_failed_run_is_shown_with_its_message(sweep):
+    write_run(sweep / "90", 0.0, seed=3, status="failed", message="CUDA out of memory", choices={"alpha": 0.9})
+    write_report([sweep])
+    page = Tags((sweep / "report.html").read_text())
+    assert "CUDA out of memory" in page.cells
+    assert pd.read_csv(sweep / "results.csv", index_col="setting").loc["alpha=0.9", ["n", "failed"]].tolist() == [3, 1]
+
+
+def test_runs_of_different_tasks_are_not_compared(tmp_path):
+    write_alpha_sweep(tmp_path / "digits", SCORES)
+    for job in range(2):
+        write_run(tmp_path / "pixels" / str(job), 0.99, seed=job, choices={"task": "raw_pixels", "alpha": 0.5})
+
+    first, second = write_report([tmp_path / "digits", tmp_path / "pixels"], tmp_path / "out").split("\n")
+
+    assert first.startswith("Use `alpha=0.3`")
+    assert second.startswith("Only one setting")
+    assert (tmp_path / "out" / "two_digits_trade_off.png").exists()
+
+
+def test_the_runs_say_whether_their_objective_is_to_be_small(tmp_path):
+    for job, (alpha, seed) in enumerate((alpha, seed) for alpha in (0.1, 0.2) for seed in range(2)):
+        objective = {"name": "val/main/accuracy", "value": alpha, "direction": "minimize"}
+        write_run(tmp_path / str(job), alpha, seed, objective=objective, choices={"alpha": alpha})
+    assert write_report([tmp_path]).startswith("Use `alpha=0.1`: it has the lowest")
+    assert "the highest" in write_report([tmp_path], question=Question(maximize=["val/main/accuracy"]))
+
+
+def test_any_metric_can_rank_the_settings(sweep):
+    assert "the lowest val/loss/main" in write_report([sweep], question=Question(metric="val/loss/main"))
+
+
+def test_the_command_line_answers_what_cannot_be_reported_with_one_message(tmp_path, capsys, sweep):
+    assert main([str(tmp_path / "nothing")]) == 1
+    assert capsys.readouterr().err.startswith("report.py: no such folder")
+    assert main([str(sweep), "--metric", "val/accuracy"]) == 1
+    assert "those that exist: ['val/aux/accuracy', 'val/loss/main', 'val/main/accuracy']" in capsys.readouterr().err
+    (sweep / "3" / "summary.json").write_text("{")
+    assert main([str(sweep)]) == 0
+    assert str(sweep / "report.html") in capsys.readouterr().out
+
+
+def test_a_set_of_runs_in_which_none_completed_is_reported_all_the_same(tmp_path):
+    write_run(tmp_path / "0", 0.1, status="failed", message="boom")
+    assert write_report([tmp_path]).startswith("No run came to its end")
+    assert "boom" in (tmp_path / "report.html").read_text()
+
+
+def test_the_report_needs_no_torch():
+    code = "import sys, lossbalance.sweeps.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_thousands_of_runs_take_seconds(tmp_path):
+    for job in range(2000):
+        write_run(tmp_path / str(job), 0.5 + job % 7 / 100, job % 5, choices={"alpha": job // 5 / 400})
+    start = time.perf_counter()
+    write_report([tmp_path])
+    assert time.perf_counter() - start < 10  # on a busy machine
+    assert Path(tmp_path / "report.html").stat().st_size < 5e6
