@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -31,7 +31,8 @@ class AlphaSchedule(Callback):
     the first point and after the last, alpha is theirs. Nothing but the time counts, so a resumed run goes on exactly.
 
     Args:
-        points: Alpha in [0, 1] by time, such as ``{0: 0.0, 10: 0.5}``; for ``"constant"``, a single number.
+        points: Alpha in [0, 1] by time, ``{0: 0.0, 10: 0.5}`` or ``[[0, 0.0], [10, 0.5]]``; for ``"constant"``, a
+            single number.
         shape: ``"constant"``, ``"linear"``, ``"cosine"`` or ``"steps"``: how alpha gets from point to point.
         unit: What counts the time, from 0: ``"epochs"``, or ``"steps"`` of the optimizer.
 
@@ -50,12 +51,12 @@ class AlphaSchedule(Callback):
 
     def __init__(
         self,
-        points: Mapping[float, float] | float,
+        points: Mapping[float, float] | Iterable[tuple[float, float]] | float,
         shape: Literal["constant", "linear", "cosine", "steps"] = "linear",
         unit: Literal["epochs", "steps"] = "epochs",
     ) -> None:
         self.shape, self.unit = check_word("shape", shape, _SHAPES), check_word("unit", unit, ["epochs", "steps"])
-        given = points if isinstance(points, Mapping) else {0: points}
+        given = dict(points) if isinstance(points, Iterable) else {0: points}
         if not given or (shape == "constant" and len(given) > 1):
             raise ValueError(f"`points` must be one number for 'constant', else {{time: alpha, ...}}, got {points}.")
         self.points = sorted(map(_check_point, given, given.values()))
