@@ -165,17 +165,18 @@ class WeightedLoss(nn.Module):
 
         ::
 
-            groups = [{"params": net.parameters()}, *criterion.parameter_groups(lr=1e-2)]
+            groups = [{"params": net.parameters()}, *criterion.parameter_groups()]
             optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1)
 
         Weight decay is off in the group, for it would pull every weight to where the scheme's parameters are 0.
 
         Args:
-            lr: The group's own learning rate; None for that of the optimizer.
+            lr: The group's own learning rate; None for the scheme's, or else that of the optimizer.
         """
         parameters = list(self.parameters())
         if not parameters:
             return []
+        lr = self.weighting.learning_rate if lr is None else lr
         return [{"params": parameters, "weight_decay": 0.0} | ({} if lr is None else {"lr": lr})]
 
     def synchronize(self) -> None:

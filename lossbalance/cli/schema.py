@@ -77,7 +77,6 @@ class Config:
     callbacks: dict[str, Any] | None = None
     alpha: float = 0.5
     weight_sum: float | None = None
-    loss_lr: float | None = None
     seed: int = 0
     fold: int = 0
     folds: int = 4

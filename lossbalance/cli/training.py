@@ -37,7 +37,7 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     data = instantiate(config.task.data)
     criterion = build_criterion(config)
     make = instantiate(config.task.module, _partial_=True)
-    module = make(criterion=criterion, optimizer=instantiate(config.optimizer), criterion_lr=config.loss_lr)
+    module = make(criterion=criterion, optimizer=instantiate(config.optimizer))
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
     try:

@@ -26,7 +26,6 @@ class MultiLossModule(pl.LightningModule):
         heads: What each term's head is asked.
         criterion: Weighs the losses.
         optimizer: Makes the optimizer from groups of parameters.
-        criterion_lr: Learning rate of the weights that the scheme learns, if it does; None is the optimizer's.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class MultiLossModule(pl.LightningModule):
         heads: Mapping[str, Head],
         criterion: WeightedLoss,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        criterion_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.net = net({term: head.outputs for term, head in heads.items()})
@@ -44,7 +42,6 @@ class MultiLossModule(pl.LightningModule):
         self.criterion = criterion
         self.criterion.probe_inputs(dict(self.net.branches))  # so that every run shows the shares of the gradient
         self.optimizer = optimizer
-        self.criterion_lr = criterion_lr
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Returns what each head says of the pictures."""
@@ -72,12 +69,7 @@ class MultiLossModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Gives what the criterion learns a group of its own: weight decay would drag the weights along."""
-        groups: list[dict[str, Any]] = [{"params": list(self.net.parameters())}]
-        learned = list(self.criterion.parameters())
-        if learned:
-            lr = {} if self.criterion_lr is None else {"lr": self.criterion_lr}
-            groups.append({"params": learned, "weight_decay": 0.0, **lr})
-        return self.optimizer(groups)
+        return self.optimizer([{"params": list(self.net.parameters())}, *self.criterion.parameter_groups()])
 
     def _losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return {term: head.loss(outputs[term], batch[term]) for term, head in self.heads.items()}

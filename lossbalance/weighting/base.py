@@ -50,6 +50,9 @@ class Weighting(nn.Module, ABC):
     uses_gradients: ClassVar[bool] = False
     """Whether :meth:`observe` needs gradient norms, together with the losses they belong to."""
 
+    learning_rate: float | None = None
+    """What the optimizer should train the parameters with, if the scheme has any; None is the optimizer's own rate."""
+
     def __init__(self, terms: Iterable[str]) -> None:
         super().__init__()
         self.terms = check_terms(terms)

@@ -1,5 +1,6 @@
 """Any function from a row of losses to a scalar."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,6 +37,8 @@ class Scalarizer(Weighting):
         terms: Names of the losses, in the order of the row.
         module: The callable: a ``torch.nn.Module`` or a function, differentiable.
         period: Training steps between two calls of the module's ``step()``, such as the batches of an epoch.
+        lr: Learning rate of the module's parameters, for ``WeightedLoss.parameter_groups``; None is the optimizer's
+            own.
 
     Shape:
         ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
@@ -53,8 +56,16 @@ class Scalarizer(Weighting):
     uses_losses = True
     latest: Tensor
 
-    def __init__(self, terms: Iterable[str], module: Callable[[Tensor], Tensor], period: int = 100) -> None:
+    def __init__(
+        self,
+        terms: Iterable[str],
+        module: Callable[[Tensor], Tensor],
+        period: int = 100,
+        lr: float | None = None,
+    ) -> None:
         super().__init__(terms)
+        kind = "a positive, finite number"
+        self.learning_rate = None if lr is None else check_number("lr", lr, kind, lambda number: 0 < number < math.inf)
         if not callable(module):
             raise TypeError(f"`module` must be callable with a row of losses, got {module!r}.")
         kind = "a positive number of training steps"

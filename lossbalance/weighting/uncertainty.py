@@ -50,6 +50,7 @@ class Uncertainty(PositiveWeighting):
         initial_log_variance: :math:`s_i` before training, for all terms or by name: a number in [-40, 40], the log of
             a variance in the unit of the loss; or ``"auto"``, the optimum for the first loss that is seen of the term,
             averaged over ranks. Until then ``"auto"`` stands at 0.
+        lr: Learning rate of the :math:`s_i`, for ``WeightedLoss.parameter_groups``; None is the optimizer's own.
 
     Shape:
         ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
@@ -80,8 +81,11 @@ class Uncertainty(PositiveWeighting):
         likelihood: str | Mapping[str, str] = "gaussian",
         regularizer: str = "log",
         initial_log_variance: float | str | Mapping[str, float | str] = "auto",
+        lr: float | None = None,
     ) -> None:
         super().__init__(terms)
+        kind = "a positive, finite number"
+        self.learning_rate = None if lr is None else check_number("lr", lr, kind, lambda number: 0 < number < math.inf)
         likelihoods = _per_term("likelihood", likelihood, self.terms)
         factors = [_LIKELIHOODS[_check_word(name, word, _LIKELIHOODS)] for name, word in likelihoods]
         self.regularizer = _check_word("regularizer", regularizer, ["log", "log1p"])

@@ -8,7 +8,7 @@ from torchjd.scalarization import UW
 
 from lossbalance import WeightedLoss
 from lossbalance.penalties import L2
-from lossbalance.weighting import Observation, Uncertainty
+from lossbalance.weighting import Equal, Observation, Uncertainty
 
 LIKELIHOODS = ["gaussian", "laplace", "classification"]
 
@@ -268,8 +268,10 @@ def test_penalties_are_not_weighed():
 
 
 def test_its_parameter_group_has_a_rate_of_its_own_and_no_weight_decay():
-    criterion, net = WeightedLoss(Uncertainty(["a"])), torch.nn.Linear(1, 1)
-    groups = [{"params": net.parameters()}, *criterion.parameter_groups(lr=0.5)]
+    criterion, net = WeightedLoss(Uncertainty(["a"], lr=0.5)), torch.nn.Linear(1, 1)
+    groups = [{"params": net.parameters()}, *criterion.parameter_groups()]
+    assert criterion.parameter_groups(lr=0.1)[0]["lr"] == 0.1
+    assert WeightedLoss(Equal(["a"])).parameter_groups() == []
 
     optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1)
 
@@ -340,6 +342,7 @@ def test_it_stays_in_single_precision_under_autocast():
         ({"likelihood": {"a": "gaussian", "b": 1}}, r"`likelihood\['b'\]` must be one of"),
         ({"regularizer": "log2"}, r"`regularizer` must be one of \['log', 'log1p'\], got 'log2'"),
         ({"initial_log_variance": "atuo"}, r"`initial_log_variance` must be .*'auto'"),
+        ({"lr": 0.0}, "`lr` must be a positive, finite number, got 0.0"),
         ({"initial_log_variance": math.nan}, "`initial_log_variance` must be 'auto' or a number"),
         ({"initial_log_variance": {"a": 0.0, "b": 100}}, r"`initial_log_variance\['b'\]` must be .* got 100"),
     ],
