@@ -1,15 +1,20 @@
 """Several named losses in, one scalar out, and a record of what each weighed."""
 
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lossbalance.checks import check_names, check_number
+from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
+from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.probes import ProbeHandle, Probes, pack, squared_norms, unpack
 from lossbalance.ranks import sum_over_ranks, world_size
 from lossbalance.weighting.base import Observation, Weighting
@@ -26,10 +31,15 @@ class Breakdown:
     """d total / d loss; 0 for a term that the step did not have."""
     contributions: dict[str, Tensor]
     """Weight times loss."""
-    penalties: dict[str, Tensor]
     gradient_shares: dict[str, Tensor]
     """Each term's part of the sum of the norms of the weighted gradients at the probes; nan before the backward pass,
     empty without probes."""
+    measure_penalties: Callable[[], dict[str, Tensor]]
+
+    @cached_property
+    def penalties(self) -> dict[str, Tensor]:
+        """The values; those of penalties that are not in the total are computed when somebody looks."""
+        return self.measure_penalties()
 
 
 class WeightedLoss(nn.Module):
@@ -102,14 +112,12 @@ class WeightedLoss(nn.Module):
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
         row, present = self._row(losses)
-        if self.penalties and module is None:
-            raise ValueError(f"`module` must be given for the penalties {list(self.penalties)}, got None.")
         finite = self._observe(losses, row.detach(), present, shared) if self.training else None
         total, weights = self.weighting.weigh(row, present)
         if self.weight_sum is not None:
             factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
             total, weights = total * factor, weights * factor
-        penalties = {name: penalty(module) for name, penalty in self.penalties.items()}
+        penalties = self._penalize(total, module)
         for penalty in penalties.values():
             total = total + penalty
         self._last = (
@@ -179,6 +187,24 @@ class WeightedLoss(nn.Module):
         lr = self.weighting.learning_rate if lr is None else lr
         return [{"params": parameters, "weight_decay": 0.0} | ({} if lr is None else {"lr": lr})]
 
+    def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
+        """Lets each step of the optimizer apply the penalties in mode ``"gradient"`` or ``"decoupled"`` to ``module``.
+
+        Call it once, when the optimizer is made; there is nothing else to do, also with closures, accumulated batches
+        and gradient scalers. See :class:`~lossbalance.penalties.attachment.Attachment` for what happens when.
+
+        Raises:
+            ValueError: If it was called for this optimizer before, or the optimizer holds none of the weights.
+        """
+        return Attachment(self._penalties().values(), optimizer, module)
+
+    def report_penalties(self, module: nn.Module) -> dict[str, PenaltyReport]:
+        """Returns what each penalty weighs, in value and in gradient; see :func:`lossbalance.penalties.report.report`.
+
+        Call it after ``backward()`` and before the optimizer's step, in steps that are logged.
+        """
+        return report(self._penalties(), module, torch.stack(list(self.last.contributions.values())))
+
     def synchronize(self) -> None:
         """Brings what the last backward pass measured together over ranks, ahead of the next step.
 
@@ -204,8 +230,11 @@ class WeightedLoss(nn.Module):
             losses=self._by_name(torch.where(present, row, torch.nan)),
             weights=self._by_name(weights),
             contributions=self._by_name(weights * row),
-            penalties=dict(penalties),
             gradient_shares=self._by_name(self._gradient_shares()) if self.probes.probed else {},
+            measure_penalties=lambda: {
+                name: penalties[name] if name in penalties else penalty.value()
+                for name, penalty in self._penalties().items()
+            },
         )
 
     @property
@@ -216,6 +245,35 @@ class WeightedLoss(nn.Module):
         ones = torch.ones(len(self.terms), device=self.probes.gauge.device)
         _, weights = self.weighting.weigh(ones, ones > 0)
         return self._by_name(weights.detach())
+
+    def _penalize(self, total: Tensor, module: nn.Module | None) -> dict[str, Tensor]:
+        """Returns the penalties that belong to the total."""
+        values = {}
+        for name, penalty in self._penalties().items():
+            if penalty.mode != "loss":
+                self._leave_to_the_optimizer(name, penalty, module)
+                continue
+            if module is None:
+                raise ValueError(f"`module` must be given for the penalty {name!r}, got None.")
+            if self.training and total.requires_grad:
+                penalty.compare(total, module)
+            values[name] = penalty(module)
+        return values
+
+    def _leave_to_the_optimizer(self, name: str, penalty: Penalty, module: nn.Module | None) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if module is not None:
+            penalty.watch(module)
+        if self.training and self._last is not None and not penalty.is_applied:
+            warnings.warn(
+                f"nobody applies the penalty {name!r}, which is in mode {penalty.mode!r}: call "
+                "`criterion.attach(optimizer, module)` once, when the optimizer is made.",
+                stacklevel=5,
+            )
+
+    def _penalties(self) -> dict[str, Penalty]:
+        return cast("dict[str, Penalty]", dict(self.penalties.items()))
 
     def _row(self, losses: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
         """Returns the losses and whether each is there, in the order of the terms."""

@@ -2,19 +2,36 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from lossbalance.checks import check_number
+from lossbalance.checks import check_number, did_you_mean
 from lossbalance.penalties.normalization import check_normalization
-from lossbalance.penalties.selection import Group, Patterns, Rule, Selection, Strength, check_patterns, check_strength
+from lossbalance.penalties.selection import (
+    Factors,
+    Group,
+    Patterns,
+    Rule,
+    Selection,
+    Strength,
+    check_patterns,
+    check_strength,
+)
+from lossbalance.penalties.shards import local, norm, spread, sum_over_parts
+from lossbalance.penalties.share import GradientShare
+from lossbalance.ranks import sum_over_ranks, world_size
 
-Factors = Sequence[float | Tensor]
-Shape = list[tuple[tuple[float, ...], int]]  # of each group: its factors, and how many tensors it has
+if TYPE_CHECKING:
+    from lossbalance.penalties.attachment import Attachment
+
+Mode = Literal["loss", "gradient", "decoupled"]
+Shape = list[tuple[Factors, int]]  # of each group: its factors, and how many tensors it has
 
 
 class Penalty(nn.Module, ABC):
@@ -38,11 +55,21 @@ class Penalty(nn.Module, ABC):
         exclude: Regular expressions. The parameters of whose names one matches do not count.
         num_samples: The number of training samples, by which the penalty is divided: that of a mean loss
             (Bengio 2012, https://arxiv.org/abs/1206.5533).
+        mode: ``"loss"``: it is part of the total. ``"gradient"``: its gradient is added to ``.grad`` before the
+            optimizer's update, the same step without the cost. ``"decoupled"``: the weights shrink by the learning
+            rate times its gradient, past the optimizer, as in AdamW. The last two need :meth:`attach`.
+        share: In place of a number for ``strength``: the norm of the penalty's gradient as a share of the norm of the
+            data's gradient over the same weights, held by a running average. Free in mode ``"gradient"``; in mode
+            ``"loss"`` the criterion takes the data's gradient by a second backward pass. With a mapping for
+            ``strength``, the numbers are relative to each other.
+        clipped: In mode ``"gradient"``: whether the penalty's gradient is clipped together with the data's, as it is
+            in mode ``"loss"``. By default it is added after clipping, as ``weight_decay`` is.
 
     Raises:
         TypeError: If a strength is neither a number nor a mapping, or a pattern is not a string.
-        ValueError: If a strength is negative or not finite, a pattern no regular expression, ``normalization``
-            unknown, or ``num_samples`` not positive; when called, if a pattern matches no parameter.
+        ValueError: If a strength is negative or not finite, a pattern no regular expression, a word unknown,
+            ``num_samples`` or ``share`` not positive, or settings exclude each other; when called, if a pattern
+            matches no parameter.
 
     Example:
         >>> class Norm(Penalty):  # R(w) is the norm of w
@@ -60,20 +87,29 @@ class Penalty(nn.Module, ABC):
 
     def __init__(
         self,
-        strength: Strength,
+        strength: Strength | None = None,
         normalization: str = "sum",
         include: Patterns | None = None,
         exclude: Patterns | None = None,
         num_samples: float | None = None,
+        mode: str = "loss",
+        share: float | None = None,
+        clipped: bool = False,
     ) -> None:
         super().__init__()
+        self.mode = _check_mode(mode)
+        self.clipped = _check_clipped(clipped, mode)
+        self.strength = check_strength("strength", 1.0 if strength is None and share is not None else strength)
         self.rule = Rule(
-            {"strength": check_strength("strength", strength)},
+            {"strength": self.strength},
             check_normalization(normalization),
             check_patterns("include", include),
             check_patterns("exclude", exclude) or (),
-            1.0 if num_samples is None else _check_num_samples(num_samples),
+            1.0 if num_samples is None else _check_positive("num_samples", num_samples),
         )
+        self.share = None if share is None else GradientShare(_check_share(share, strength, mode))
+        self.optimizers: list[ReferenceType[Optimizer]] = []  # those whose steps apply the penalty
+        self._module: ReferenceType[nn.Module] | None = None
         self._selection: Selection | None = None
 
     @abstractmethod
@@ -82,22 +118,70 @@ class Penalty(nn.Module, ABC):
 
         Args:
             weights: Tensors that are counted alike, in fp32 or wider.
-            factors: Strength times scale, one for each part of the penalty; the most have one part.
+            factors: Strength times scale, one for each part of the penalty; most have one part.
         """
 
     @abstractmethod
     def gradients(self, weights: list[Tensor], factors: Factors) -> list[Tensor]:
         """Returns factor times the derivative of R by each of ``weights``, as new tensors; else as :meth:`measure`."""
 
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
+        """Adds :meth:`gradients` to ``into``, in place; to be overridden where that can be done in one pass."""
+        torch._foreach_add_(into, self.gradients(widen(weights), factors))
+
     def forward(self, module: nn.Module) -> Tensor:
         """Returns the penalty on the parameters of ``module``, ``[]``, differentiable, in fp32 or wider."""
         groups = self.groups(module)
         if not groups:
             return torch.zeros((), device=next((parameter.device for parameter in module.parameters()), None))
-        shape = [(factors, len(weights)) for factors, weights in groups]
+        shape = [(self.scaled(factors), len(weights)) for factors, weights in groups]
         weights = [weight for group in groups for weight in group.weights]
         value = _Value.forward if torch.compiler.is_compiling() else _Value.apply  # the compiler fuses by itself
         return value(self, shape, *weights)
+
+    def attach(self, optimizer: Optimizer, module: nn.Module) -> "Attachment":
+        """Lets each step of the optimizer apply the penalty to ``module``; for the modes other than ``"loss"``.
+
+        ::
+
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            L2(1e-4, mode="gradient").attach(optimizer, net)
+        """
+        from lossbalance.penalties.attachment import Attachment
+
+        return Attachment([self], optimizer, module)
+
+    def compare(self, total: Tensor, module: nn.Module) -> None:
+        """Moves the strength that ``share`` amounts to, if it is in use, by the gradient of the total at hand."""
+        if self.share is None:
+            return
+        groups = self.groups(module)
+        weights = [weight for group in groups for weight in group.weights]
+        gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)
+        found = zip(weights, gradients, strict=True)
+        data = norm({weight: widen([gradient])[0] for weight, gradient in found if gradient is not None})
+        with torch.no_grad():
+            self.share.observe(sum_over_ranks(data) / world_size(), norm(self.slopes(groups)))
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the penalty has any effect: in the total, or in the steps of an optimizer that it is attached to."""
+        return self.mode == "loss" or any(optimizer() is not None for optimizer in self.optimizers)
+
+    @property
+    def effective_strength(self) -> Strength | Tensor:
+        """The strength; with ``share``, the one that it amounts to at present, ``[]``, and 0 before the first step."""
+        return self.strength if self.share is None else self.share.strength
+
+    @torch.no_grad()
+    def value(self) -> Tensor:
+        """Returns the penalty as it is now on the module that it was last used on, ``[]``; nan if there was none."""
+        module = self._module() if self._module is not None else None
+        return torch.tensor(math.nan) if module is None else self(module)
+
+    def watch(self, module: nn.Module) -> None:
+        """Remembers the module for :meth:`value`, without keeping it alive."""
+        self._module = ref(module)
 
     def groups(self, module: nn.Module) -> list[Group]:
         """Returns the parameters of ``module`` that count, in groups of equal factors.
@@ -109,18 +193,32 @@ class Penalty(nn.Module, ABC):
         """
         if torch.compiler.is_compiling():  # the compiler looks them up once, and guards what it has seen
             return self.rule.groups(module)
+        self.watch(module)
         parameters = list(module.parameters())
         if self._selection is None or not self._selection.fits(parameters):
             self._selection = Selection(self.rule, module)
         return self._selection.groups(parameters)
 
+    def slopes(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
+        """Returns this rank's part of the gradient by each weight of the groups, in fp32 or wider."""
+        return {
+            weight: gradient
+            for factors, weights in groups
+            for weight, gradient in zip(weights, self.gradients(widen(weights), factors), strict=True)
+        }
+
+    def scaled(self, factors: Factors) -> Factors:
+        """Returns the factors times the strength that ``share`` amounts to, if it is in use."""
+        return factors if self.share is None else [factor * self.share.strength for factor in factors]
+
     def extra_repr(self) -> str:
         """The settings."""
-        strengths = ", ".join(f"{name}={strength}" for name, strength in self.rule.strengths.items())
-        return f"{strengths}, normalization={self.rule.normalization!r}"
+        strengths = [f"{name}={strength}" for name, strength in self.rule.strengths.items() if self.share is None]
+        return ", ".join([*strengths, f"normalization={self.rule.normalization!r}, mode={self.mode!r}"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_selection": None}  # weak references cannot be pickled
+        # Weak references cannot be pickled, and a copy is attached to no optimizer.
+        return {**self.__dict__, "optimizers": [], "_module": None, "_selection": None}
 
 
 class _Value(torch.autograd.Function):
@@ -128,7 +226,10 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(penalty: Penalty, shape: Shape, *weights: Tensor) -> Tensor:
-        values = [penalty.measure(_widen(group), factors) for factors, group in _split(shape, weights)]
+        values = [
+            sum_over_parts(penalty.measure(widen(group), factors), group[0])
+            for factors, group in _split(shape, weights)
+        ]
         return sum(values[1:], start=values[0])
 
     @staticmethod
@@ -140,21 +241,45 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients: list[Tensor] = []
         for factors, weights in _split(ctx.shape, ctx.saved_tensors):
-            found = ctx.penalty.gradients(_widen(weights), [factor * grad for factor in factors])
-            gradients += [gradient.to(weight.dtype) for gradient, weight in zip(found, weights, strict=True)]
+            found = ctx.penalty.gradients(widen(weights), [factor * grad for factor in factors])
+            gradients += [spread(part.to(like.dtype), like) for part, like in zip(found, weights, strict=True)]
         return None, None, *gradients
 
 
-def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[tuple[float, ...], list[Tensor]]]:
+def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Factors, list[Tensor]]]:
     remaining = iter(weights)
     return ((factors, list(islice(remaining, count))) for factors, count in shape)
 
 
-def _widen(weights: list[Tensor]) -> list[Tensor]:
-    """Returns the weights in fp32 or wider, in which the squares of bf16 and fp16 neither vanish nor overflow."""
-    return [weight.to(torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
+def widen(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Returns this rank's parts in fp32 or wider, in which squares of bf16 and fp16 neither vanish nor overflow."""
+    return [local(weight).to(torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
 
 
-def _check_num_samples(value: object) -> float:
-    kind = "a positive, finite number of training samples, or None"
-    return check_number("num_samples", value, kind, lambda number: 0 < number < math.inf)
+def _check_mode(value: object) -> Mode:
+    for mode in get_args(Mode):
+        if value == mode:
+            return mode
+    known = get_args(Mode)
+    raise ValueError(f"`mode` must be one of {list(known)}, got {value!r}{did_you_mean(value, known)}.")
+
+
+def _check_clipped(clipped: bool, mode: str) -> bool:
+    if clipped and mode != "gradient":
+        raise ValueError(
+            f"`clipped` must be False in mode {mode!r}: in mode 'loss' the penalty is clipped with the data anyway, in "
+            "mode 'decoupled' it never is."
+        )
+    return clipped
+
+
+def _check_share(share: object, strength: object, mode: str) -> float:
+    if strength is not None and not isinstance(strength, Mapping):
+        raise ValueError(f"`share` must be given in place of a number for `strength`, got {share!r} and {strength!r}.")
+    if mode == "decoupled":
+        raise ValueError("`share` must go with mode 'gradient' or 'loss', got 'decoupled', which adds no gradient.")
+    return _check_positive("share", share)
+
+
+def _check_positive(argument: str, value: object) -> float:
+    return check_number(argument, value, "a positive, finite number", lambda number: 0 < number < math.inf)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossbalance.penalties.base import Factors, Penalty
-from lossbalance.penalties.selection import Strength, check_strength
+from lossbalance.penalties.base import Penalty
+from lossbalance.penalties.selection import Factors, Strength, check_strength
 
 
 class ElasticNet(Penalty):
@@ -35,7 +35,7 @@ class ElasticNet(Penalty):
     """
 
     def __init__(self, l1: Strength, l2: Strength, **settings: Any) -> None:
-        super().__init__(1.0, **settings)
+        super().__init__(None if settings.get("share") else 1.0, **settings)
         strengths = {"l1": check_strength("l1", l1), "l2": check_strength("l2", l2)}
         self.rule = self.rule._replace(strengths=strengths)
 

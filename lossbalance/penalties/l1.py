@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lossbalance.penalties.base import Factors, Penalty
+from lossbalance.penalties.base import Penalty
+from lossbalance.penalties.selection import Factors
 
 
 class L1(Penalty):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lossbalance.penalties.base import Factors, Penalty
+from lossbalance.penalties.base import Penalty
+from lossbalance.penalties.selection import Factors
 
 
 class L2(Penalty):
@@ -28,3 +29,11 @@ class L2(Penalty):
     def gradients(self, weights: list[Tensor], factors: Factors) -> list[Tensor]:
         """Doubles the weights."""
         return list(torch._foreach_mul(weights, 2 * factors[0]))
+
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
+        """Adds them in one pass where the factor is a number."""
+        (factor,) = factors
+        if isinstance(factor, Tensor):
+            super().add_gradients(into, weights, factors)
+        else:
+            torch._foreach_add_(into, weights, alpha=2 * factor)

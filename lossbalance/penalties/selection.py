@@ -3,22 +3,24 @@
 import math
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from lossbalance.checks import check_number, did_you_mean
 from lossbalance.penalties.normalization import Normalization, scale
+from lossbalance.penalties.shards import layout
 
 Patterns = str | Iterable[str]
 Strength = float | Mapping[str, float]
+Factors = Sequence[float | Tensor]
 
 
 class Group(NamedTuple):
     """Parameters that are counted alike."""
 
-    factors: tuple[float, ...]
+    factors: Factors
     """What each part of the penalty is multiplied by: strength, times scale, over the number of samples."""
     weights: list[nn.Parameter]
 
@@ -55,11 +57,12 @@ class Rule(NamedTuple):
             if candidate.weight.requires_grad and any(strength is not None for strength in strengths)
         ]
         count = sum(candidate.weight.numel() for candidate, _ in trained)
-        found: dict[tuple[float, ...], list[nn.Parameter]] = {}
+        found: dict[tuple[tuple[float, ...], Any], list[nn.Parameter]] = {}
         for candidate, strengths in trained:
             factor = scale(self.normalization, candidate.weight, candidate.owner, count) / self.num_samples
-            found.setdefault(tuple(strength * factor for strength in strengths), []).append(candidate.weight)
-        return [Group(factors, weights) for factors, weights in found.items()]
+            alike = tuple(strength * factor for strength in strengths), layout(candidate.weight)
+            found.setdefault(alike, []).append(candidate.weight)
+        return [Group(factors, weights) for (factors, _), weights in found.items()]
 
 
 class Selection:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance.checks import check_terms
+from lossbalance.precision import keep_precision
 
 
 class Observation(NamedTuple):
@@ -94,13 +95,7 @@ class Weighting(nn.Module, ABC):
         return ", ".join(map(repr, self.terms))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Weighting":
-        # `model.bfloat16()` must not round alpha, or stop a running average whose steps are smaller than bf16 sees.
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            narrowed = tensor.is_floating_point() and moved.dtype.itemsize < tensor.dtype.itemsize
-            return tensor.to(moved.device) if narrowed else moved
-
-        return super()._apply(keep_precision, recurse)
+        return super()._apply(keep_precision(fn), recurse)
 
 
 def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

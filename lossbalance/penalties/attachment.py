@@ -1,0 +1,138 @@
+"""How the optimizer's step applies a penalty, in the modes ``"gradient"`` and ``"decoupled"``."""
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossbalance.penalties.base import Penalty, widen
+from lossbalance.penalties.selection import Factors, Group
+from lossbalance.penalties.shards import local, norm
+
+
+class Attachment:
+    r"""Applies penalties to a module in each step of an optimizer, until :meth:`remove`.
+
+    It acts right before the optimizer's update: when ``step()`` begins or, where a closure computes the gradients, when
+    the closure ends. So a penalty is applied once per step however many batches are accumulated, after a gradient
+    scaler has unscaled, not in a step that the scaler skips, and alike on all ranks. Only parameters that the optimizer
+    holds are touched. With the learning rate :math:`\eta` of a parameter's group, mode ``"decoupled"`` amounts to
+
+    .. math:: w \leftarrow w - \eta \nabla P(w) - \text{update},
+
+    both terms at the old :math:`w`, as in AdamW, which shrinks first. An optimizer that calls its closure several times
+    in a step, such as LBFGS, needs mode ``"loss"``: its line search compares values.
+
+    Args:
+        penalties: What to apply; those in mode ``"loss"`` are in the total already, and passed over.
+        optimizer: Whose steps apply them.
+        module: What they are computed on.
+
+    Raises:
+        ValueError: If a penalty is attached to the optimizer already, the optimizer holds none of its weights, or a
+            pattern matches no parameter.
+    """
+
+    def __init__(self, penalties: Iterable[Penalty], optimizer: Optimizer, module: nn.Module) -> None:
+        self.penalties = [penalty for penalty in penalties if penalty.mode != "loss"]
+        self.optimizer = optimizer
+        self.module = module
+        for penalty in self.penalties:
+            self._check(penalty)
+        for penalty in self.penalties:
+            penalty.optimizers.append(ref(optimizer))
+        self._clipped_added = False
+        self._hook = optimizer.register_step_pre_hook(self._before_step)
+
+    @torch.no_grad()
+    def before_clipping(self) -> None:
+        """Adds the gradients of the penalties with ``clipped=True``; without the call they come after the clipping.
+
+        Its place is after the backward pass, or ``scaler.unscale_(optimizer)``, and before gradients are clipped.
+        """
+        self._add_gradients(clipped=True)
+        self._clipped_added = True
+
+    def remove(self) -> None:
+        """Lets the optimizer step without the penalties; once is enough, twice does no harm."""
+        self._hook.remove()
+        for penalty in self.penalties:
+            penalty.optimizers = [known for known in penalty.optimizers if known() is not self.optimizer]
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._apply()
+            return None
+
+        def closure_and_penalties() -> Any:
+            loss = closure()
+            self._apply()
+            return loss
+
+        return args[:1], {**kwargs, "closure": closure_and_penalties}
+
+    @torch.no_grad()
+    def _apply(self) -> None:
+        if not self._clipped_added:
+            self._add_gradients(clipped=True)
+        self._clipped_added = False
+        self._add_gradients(clipped=False)
+        self._shrink()
+
+    def _add_gradients(self, clipped: bool) -> None:
+        scale = getattr(self.optimizer, "grad_scale", None)  # a fused optimizer unscales in its own step
+        adding = [
+            (penalty, self._held(penalty, self.optimizer.param_groups))
+            for penalty in self.penalties
+            if penalty.mode == "gradient" and penalty.clipped == clipped
+        ]
+        for penalty, groups in adding:  # all of them before any gradient is added
+            if penalty.share is not None:
+                data = {weight: widen([_gradient(weight)])[0] for group in groups for weight in group.weights}
+                penalty.share.observe(norm(data) if scale is None else norm(data) / scale, norm(penalty.slopes(groups)))
+        for penalty, groups in adding:
+            for factors, weights in groups:
+                gradients, factors = [_gradient(weight) for weight in weights], _times(penalty.scaled(factors), scale)
+                penalty.add_gradients([*map(local, gradients)], [*map(local, weights)], factors)
+
+    def _shrink(self) -> None:
+        skipped = getattr(self.optimizer, "found_inf", None)  # a fused optimizer may yet find that it must not step
+        for penalty in self.penalties:
+            for settings in self.optimizer.param_groups if penalty.mode == "decoupled" else []:
+                lr = settings["lr"] if skipped is None else settings["lr"] * (1 - skipped)
+                for factors, weights in self._held(penalty, [settings]):
+                    parts = [local(weight) for weight in weights if weight.grad is not None]
+                    penalty.add_gradients(parts, parts, _times(factors, -lr))
+
+    def _held(self, penalty: Penalty, param_groups: list[dict[str, Any]]) -> list[Group]:
+        """Returns what the penalty counts of the optimizer's parameters; nothing if there was no backward pass."""
+        held = {id(parameter) for settings in param_groups for parameter in settings["params"]}
+        groups = [
+            Group(factors, [weight for weight in weights if id(weight) in held])
+            for factors, weights in penalty.groups(self.module)
+        ]
+        stepping = any(weight.grad is not None for _, weights in groups for weight in weights)
+        return [group for group in groups if group.weights] if stepping else []
+
+    def _check(self, penalty: Penalty) -> None:
+        if any(known() is self.optimizer for known in penalty.optimizers):
+            raise ValueError("`optimizer` applies the penalty already: attach it once, or `remove()` the attachment.")
+        held = {id(parameter) for settings in self.optimizer.param_groups for parameter in settings["params"]}
+        weights = [weight for group in penalty.groups(self.module) for weight in group.weights]
+        if weights and not any(id(weight) in held for weight in weights):
+            raise ValueError("`optimizer` must hold parameters of `module` that the penalty counts, and it holds none.")
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    """Returns the gradient; where the data gave none, zeros to add to, as in mode ``"loss"``."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
+def _times(factors: Factors, scale: float | Tensor | None) -> Factors:
+    return factors if scale is None else [factor * scale for factor in factors]

@@ -1,0 +1,55 @@
+"""What each penalty weighs: in the value and in the gradient, which say different things."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lossbalance.penalties.base import Penalty, widen
+from lossbalance.penalties.selection import Group
+from lossbalance.penalties.shards import norm
+
+
+class PenaltyReport(NamedTuple):
+    """What one penalty weighs in a step: 0-d tensors."""
+
+    value: Tensor
+    value_share: Tensor
+    """Its part of the sum of the magnitudes of all contributions and penalties."""
+    gradient_norm: Tensor
+    gradient_share: Tensor
+    """The norm of its gradient, as part of the sum of this and the norm of the data's, over the penalized weights."""
+
+
+@torch.no_grad()
+def report(penalties: Mapping[str, Penalty], module: nn.Module, contributions: Tensor) -> dict[str, PenaltyReport]:
+    """Measures each penalty against the gradients that a backward pass has left in ``module``.
+
+    Its place is before the optimizer's step, where ``.grad`` holds the data's gradient and that of the penalties in
+    mode ``"loss"``. It costs a few passes over the weights, and does not wait for the device.
+
+    Args:
+        penalties: The penalties by name.
+        module: What they are computed on.
+        contributions: Weight times loss of each term, ``[terms]``.
+    """
+    values = {name: penalty(module) for name, penalty in penalties.items()}
+    slopes = {name: _slopes(penalty, module) for name, penalty in penalties.items()}
+    in_total = [slopes[name] for name, penalty in penalties.items() if penalty.mode == "loss"]
+    magnitude = contributions.abs().nansum() + sum(value.abs() for value in values.values())
+    reports = {}
+    for name, value in values.items():
+        own = norm(slopes[name])
+        data = norm({weight: _data_gradient(weight, in_total) for weight in slopes[name]})
+        reports[name] = PenaltyReport(value, value / magnitude, own, own / (own + data))
+    return reports
+
+
+def _slopes(penalty: Penalty, module: nn.Module) -> dict[nn.Parameter, Tensor]:
+    return penalty.slopes([Group(penalty.scaled(factors), weights) for factors, weights in penalty.groups(module)])
+
+
+def _data_gradient(weight: nn.Parameter, in_total: list[dict[nn.Parameter, Tensor]]) -> Tensor:
+    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    return widen([gradient])[0] - sum(slopes[weight] for slopes in in_total if weight in slopes)

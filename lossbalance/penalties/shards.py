@@ -1,0 +1,58 @@
+"""Tensors of which each rank holds a part (DTensor), as ``fully_shard`` makes them, beside ordinary ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def layout(tensor: Tensor) -> Any:
+    """Returns how the tensor is spread over ranks; None for an ordinary one."""
+    return (tensor.device_mesh, tensor.placements) if _is_spread(tensor) else None  # type: ignore[attr-defined]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Returns this rank's part of the tensor."""
+    return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def spread(part: Tensor, like: Tensor) -> Tensor:
+    """Returns the tensor of which ``part`` is this rank's part, spread as ``like`` is."""
+    if not _is_spread(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = layout(like)
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
+
+
+def sum_over_parts(value: Tensor, like: Tensor) -> Tensor:
+    """Returns the sum of ``value`` over the ranks that hold other parts of ``like`` than this one."""
+    if not _is_spread(like):
+        return value
+    mesh, placements = layout(like)
+    for dim, placement in enumerate(placements):
+        if placement.is_shard():
+            value = value.clone()
+            dist.all_reduce(value, group=mesh.get_group(dim))
+    return value
+
+
+def norm(parts: Mapping[nn.Parameter, Tensor]) -> Tensor:
+    """Returns the norm, ``[]``, of tensors of which each rank has its part, given by the parameter they belong to."""
+    alike: dict[Any, list[nn.Parameter]] = {}
+    for weight in parts:
+        alike.setdefault(layout(weight), []).append(weight)
+    squares = [
+        sum_over_parts(
+            torch.stack(torch._foreach_norm([parts[weight] for weight in weights])).square().sum(), weights[0]
+        )
+        for weights in alike.values()
+    ]
+    return sum(squares, start=torch.zeros(())).sqrt()
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    return hasattr(tensor, "placements")

@@ -1,0 +1,57 @@
+"""The strength at which a penalty's gradient keeps its share."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lossbalance.precision import keep_precision
+
+_DECAY = 0.9  # of the running average: the noise of the batches averages out over about ten steps
+
+
+class GradientShare(nn.Module):
+    r"""Finds the strength at which a penalty's gradient has a given share of the norm of the data's.
+
+    .. math:: \lambda = \text{share} \cdot \frac{\overline{\|\nabla L\|}}{\|\nabla R\|},
+
+    where the bar is a running average over the steps, corrected for its start. A step whose gradient is not finite
+    leaves no trace. Where :math:`\nabla L` or :math:`\nabla R` vanishes, so does :math:`\lambda`.
+
+    Args:
+        share: The norm of the penalty's gradient over that of the data's.
+    """
+
+    strength: Tensor
+    average: Tensor
+    weight: Tensor
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.register_buffer("strength", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))  # of all steps so far in the average: 1 in the long run
+
+    @torch.no_grad()
+    def observe(self, data: Tensor, penalty: Tensor) -> None:
+        """Moves the strength by one step.
+
+        Args:
+            data: The norm of the data's gradient over the penalized weights, ``[]``.
+            penalty: The norm of the penalty's gradient at strength 1, ``[]``.
+        """
+        average = _DECAY * self.average + (1 - _DECAY) * data
+        weight = _DECAY * self.weight + (1 - _DECAY)
+        strength = torch.where(penalty > 0, self.share * (average / weight) / penalty, 0.0)
+        finite = data.isfinite() & penalty.isfinite() & strength.isfinite()
+        for name, moved in {"average": average, "weight": weight, "strength": strength}.items():
+            state = getattr(self, name)
+            state.copy_(torch.where(finite, moved, state))
+
+    def extra_repr(self) -> str:
+        """The share."""
+        return f"{self.share}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GradientShare":
+        return super()._apply(keep_precision(fn), recurse)
