@@ -198,12 +198,12 @@ class WeightedLoss(nn.Module):
         """
         return Attachment(self._penalties().values(), optimizer, module)
 
-    def report_penalties(self, module: nn.Module) -> dict[str, PenaltyReport]:
+    def report_penalties(self) -> dict[str, PenaltyReport]:
         """Returns what each penalty weighs, in value and in gradient; see :func:`lossbalance.penalties.report.report`.
 
         Call it after ``backward()`` and before the optimizer's step, in steps that are logged.
         """
-        return report(self._penalties(), module, torch.stack(list(self.last.contributions.values())))
+        return report(self._penalties(), torch.stack(list(self.last.contributions.values())))
 
     def synchronize(self) -> None:
         """Brings what the last backward pass measured together over ranks, ahead of the next step.

@@ -169,8 +169,8 @@ class LossMonitor(Callback):
         self._resumed = state_dict
 
     def _restart(self, span: str, pl_module: LightningModule) -> None:
-        columns = 1 if span == "evaluation" else len(QUANTITIES)
-        size = columns * len(self._criterion.terms) + len(self._criterion.penalties)
+        terms, penalties = len(self._criterion.terms), len(self._criterion.penalties)
+        size = terms if span == "evaluation" else len(QUANTITIES) * terms + penalties
         self._means[span] = RunningMeans(size).to(pl_module.device)
 
     def _newest(self) -> Breakdown | None:

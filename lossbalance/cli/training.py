@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from torch import Tensor
 
 from lossbalance.cli.table import show
+from lossbalance.penalties import Penalty
 from lossbalance.weighted_loss import WeightedLoss
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,13 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     _check_usage(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.task.data)
-    criterion = build_criterion(config)
+    penalties = build_penalties(config)
+    as_terms = penalties if penalties and config.penalty.as_term else {}
+    config.task.terms = [*config.task.terms, *as_terms]
+    criterion = build_criterion(config, {} if as_terms else penalties)
+    record["terms"] = list(criterion.terms)
     make = instantiate(config.task.module, _partial_=True)
-    module = make(criterion=criterion, optimizer=instantiate(config.optimizer))
+    module = make(criterion=criterion, optimizer=instantiate(config.optimizer), penalties=as_terms)
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
     try:
@@ -52,10 +57,19 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     show(record)
 
 
-def build_criterion(config: DictConfig) -> WeightedLoss:
+def build_penalties(config: DictConfig) -> dict[str, Penalty]:
+    """Returns the penalty that ``penalty`` describes, if any, by its name."""
+    if not config.penalty:
+        return {}
+    settings = {key: value for key, value in config.penalty.items() if key != "as_term"}
+    if settings.get("share") is not None and isinstance(settings.get("strength"), float):
+        settings["strength"] = None  # the group's default, which a share takes the place of
+    penalty = instantiate(settings)
+    return {type(penalty).__name__.lower(): penalty}
+
+
+def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> WeightedLoss:
     """Returns the criterion that ``loss``, ``penalty`` and ``weight_sum`` describe."""
-    penalty = instantiate(config.penalty) if config.penalty else None
-    penalties = {} if penalty is None else {type(penalty).__name__.lower(): penalty}
     return WeightedLoss(instantiate(config.loss), penalties, config.weight_sum)
 
 
@@ -109,7 +123,7 @@ def _note_fit(
     record["objective"]["value"] = metrics.get(record["objective"]["name"])
     record["weights"] = _numbers(criterion.weights)
     for callback in callbacks:
-        if hasattr(callback, "last_epoch"):
+        if getattr(callback, "last_epoch", None):
             record["last_epoch"] = callback.last_epoch
             shares = {term: callback.last_epoch[term]["gradient_share"] for term in criterion.terms}
             record["gradient_shares"] = shares

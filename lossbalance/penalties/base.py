@@ -176,8 +176,12 @@ class Penalty(nn.Module, ABC):
     @torch.no_grad()
     def value(self) -> Tensor:
         """Returns the penalty as it is now on the module that it was last used on, ``[]``; nan if there was none."""
-        module = self._module() if self._module is not None else None
-        return torch.tensor(math.nan) if module is None else self(module)
+        return torch.tensor(math.nan) if self.module is None else self(self.module)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that the penalty was last used on, if it is still there."""
+        return None if self._module is None else self._module()
 
     def watch(self, module: nn.Module) -> None:
         """Remembers the module for :meth:`value`, without keeping it alive."""

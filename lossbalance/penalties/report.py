@@ -23,19 +23,18 @@ class PenaltyReport(NamedTuple):
 
 
 @torch.no_grad()
-def report(penalties: Mapping[str, Penalty], module: nn.Module, contributions: Tensor) -> dict[str, PenaltyReport]:
-    """Measures each penalty against the gradients that a backward pass has left in ``module``.
+def report(penalties: Mapping[str, Penalty], contributions: Tensor) -> dict[str, PenaltyReport]:
+    """Measures each penalty against the gradients that a backward pass has left in the module it was last used on.
 
     Its place is before the optimizer's step, where ``.grad`` holds the data's gradient and that of the penalties in
     mode ``"loss"``. It costs a few passes over the weights, and does not wait for the device.
 
     Args:
         penalties: The penalties by name.
-        module: What they are computed on.
         contributions: Weight times loss of each term, ``[terms]``.
     """
-    values = {name: penalty(module) for name, penalty in penalties.items()}
-    slopes = {name: _slopes(penalty, module) for name, penalty in penalties.items()}
+    values = {name: penalty.value() for name, penalty in penalties.items()}
+    slopes = {name: _slopes(penalty) for name, penalty in penalties.items()}
     in_total = [slopes[name] for name, penalty in penalties.items() if penalty.mode == "loss"]
     magnitude = contributions.abs().nansum() + sum(value.abs() for value in values.values())
     reports = {}
@@ -46,8 +45,9 @@ def report(penalties: Mapping[str, Penalty], module: nn.Module, contributions: T
     return reports
 
 
-def _slopes(penalty: Penalty, module: nn.Module) -> dict[nn.Parameter, Tensor]:
-    return penalty.slopes([Group(penalty.scaled(factors), weights) for factors, weights in penalty.groups(module)])
+def _slopes(penalty: Penalty) -> dict[nn.Parameter, Tensor]:
+    groups = [] if penalty.module is None else penalty.groups(penalty.module)
+    return penalty.slopes([Group(penalty.scaled(factors), weights) for factors, weights in groups])
 
 
 def _data_gradient(weight: nn.Parameter, in_total: list[dict[nn.Parameter, Tensor]]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossbalance.penalties import Penalty
 from lossbalance.tasks.heads import Head
 from lossbalance.tasks.network import IntermediateNet
 from lossbalance.weighted_loss import WeightedLoss
@@ -26,6 +27,7 @@ class MultiLossModule(pl.LightningModule):
         heads: What each term's head is asked.
         criterion: Weighs the losses.
         optimizer: Makes the optimizer from groups of parameters.
+        penalties: Penalties that are terms beside those of the heads, weighed by the criterion.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class MultiLossModule(pl.LightningModule):
         heads: Mapping[str, Head],
         criterion: WeightedLoss,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         super().__init__()
         self.net = net({term: head.outputs for term, head in heads.items()})
@@ -42,6 +45,7 @@ class MultiLossModule(pl.LightningModule):
         self.criterion = criterion
         self.criterion.probe_inputs(dict(self.net.branches))  # so that every run shows the shares of the gradient
         self.optimizer = optimizer
+        self.penalties = nn.ModuleDict(penalties or {})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Returns what each head says of the pictures."""
@@ -49,7 +53,11 @@ class MultiLossModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the weighted total."""
-        return self.criterion(self._losses(self(batch["image"]), batch), module=self.net)
+        losses = self._losses(self(batch["image"]), batch)
+        if not self.penalties:
+            return self.criterion(losses, module=self.net)
+        penalties = {name: penalty(self.net) for name, penalty in self.penalties.items()}
+        return self.criterion(losses | penalties, module=self.net, shared=self.net.parameters())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the plain losses as ``val/loss/<term>``."""
@@ -69,7 +77,13 @@ class MultiLossModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Gives what the criterion learns a group of its own: weight decay would drag the weights along."""
-        return self.optimizer([{"params": list(self.net.parameters())}, *self.criterion.parameter_groups()])
+        optimizer = self.optimizer([{"params": list(self.net.parameters())}, *self.criterion.parameter_groups()])
+        self.attachment = self.criterion.attach(optimizer, self.net)
+        return optimizer
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Adds the gradients of the penalties that are to be clipped together with the losses."""
+        self.attachment.before_clipping()
 
     def _losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return {term: head.loss(outputs[term], batch[term]) for term, head in self.heads.items()}

@@ -31,7 +31,7 @@ def test_each_penalty_reports_its_value_and_both_of_its_shares(mode):
     values = {"l1": L1(0.03)(net), "l2": L2(0.7, "fan")(net)}
 
     criterion(losses, module=net).backward()
-    report = criterion.report_penalties(net)
+    report = criterion.report_penalties()
 
     magnitude = 2 * losses["a"] - losses["b"] + sum(values.values())
     for name, value in values.items():
@@ -50,7 +50,7 @@ def test_a_mean_keeps_its_share_of_the_value_and_loses_that_of_the_gradient_as_t
         nn.init.constant_(net.weight, 0.5)
         criterion = WeightedLoss(Equal(["data"]), penalties={"l2": L2(1.0, "mean")})
         criterion({"data": net.weight[0, 0].square()}, module=net).backward()
-        shares.append(criterion.report_penalties(net)["l2"])
+        shares.append(criterion.report_penalties()["l2"])
 
     small, large = shares
     torch.testing.assert_close(small.value_share, large.value_share)
