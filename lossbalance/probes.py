@@ -1,8 +1,9 @@
 r"""Gradient norms, in one backward pass.
 
 A probe is the identity in the forward pass. In the backward pass it hands the gradient on unchanged and leaves the
-square of its norm in the slot of its term in one small leaf, the *gauge*, which autograd fills as it fills the
-gradient of any parameter. So the one ordinary ``backward()`` measures every term, with no hook and nothing kept alive.
+square of its norm as the "gradient" of a second input, the *gauge* of its term: a leaf ``[]`` that autograd fills as
+it fills the gradient of any parameter. So the one ordinary ``backward()`` measures every term, with no hook and
+nothing kept alive.
 
 What arrives at a probe is the gradient of the *weighted* term, times whatever the total was multiplied by before
 ``backward()``: a gradient scaler's factor, one over the number of accumulated batches. A last probe, at the total,
@@ -25,7 +26,7 @@ from lossbalance.weighting.base import Observation
 
 
 class Probes(nn.Module):
-    """The gauge of K terms, and what has been measured with it but not yet used.
+    """The gauges of K terms, and what has been measured with them but not yet used.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -38,23 +39,27 @@ class Probes(nn.Module):
         self.known: set[str] = set()  # terms whose norm has been measured
         self._half = False  # whether a probe has met an activation of fp16
         # Plain tensors, for DistributedDataParallel gives every rank the buffers of rank 0.
-        self.gauge = torch.zeros(len(self.terms) + 1, requires_grad=True)
-        self._slots = torch.eye(len(self.terms) + 1)
-        self._step: tuple[Tensor, ...] | None = None  # losses, weights, present, finite: what the gauge belongs to
+        self._gauges = _new_gauges(len(self.terms) + 1, torch.device("cpu"))  # one per term, one for the total
+        self._step: tuple[Tensor, ...] | None = None  # losses, weights, present, finite: what the gauges belong to
         self._pending = torch.zeros(3, len(self.terms))  # losses, norms, seen: what the next step will use
 
+    @property
+    def device(self) -> torch.device:
+        """Where the gauges are, and the losses must be."""
+        return self._pending.device
+
     def probe(self, term: str, x: Tensor) -> Tensor:
-        """Returns ``x``; the backward pass adds the square of its gradient's norm to the slot of ``term``."""
+        """Returns ``x``; the backward pass adds the square of its gradient's norm to the gauge of ``term``."""
         check_word("term", term, self.terms)
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not (self.training and torch.is_grad_enabled()):
             return x
-        if x.device != self.gauge.device:
-            raise ValueError(f"`x` is on {x.device}, the criterion on {self.gauge.device}: move it with `.to(device)`.")
+        if x.device != self.device:
+            raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
         self._half = self._half or x.dtype == torch.float16
-        return _Probe.apply(x, self.gauge, self._slots[self.terms.index(term)])
+        return _Probe.apply(x, self._gauges[self.terms.index(term)])
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
@@ -70,25 +75,26 @@ class Probes(nn.Module):
         self.known.update(term for term, loss in zip(self.terms, losses, strict=True) if loss is not None)
         _trace_autograd(True)
         factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
-        squares = squared_norms(losses, [self.gauge], factors, lambda i, grad: grad[i])
+        squares = squared_norms(losses, [[gauge] for gauge in self._gauges[:-1]], factors, read=Tensor.detach)
         _trace_autograd(False)
         return squares
 
     def begin(self) -> None:
-        """Empties the gauge for the step at hand."""
-        if self.gauge.grad is None:
-            self.gauge.grad = torch.zeros_like(self.gauge)
-        else:
-            self.gauge.grad.zero_()
+        """Empties the gauges for the step at hand."""
+        squares = []
+        for gauge in self._gauges:
+            gauge.grad = torch.zeros_like(gauge) if gauge.grad is None else gauge.grad
+            squares.append(gauge.grad)
+        torch._foreach_zero_(squares)
 
     def seal(self, total: Tensor, losses: Tensor, weights: Tensor, present: Tensor, finite: Tensor) -> Tensor:
-        """Notes the step that the gauge will belong to; returns ``total`` with the probe of its factor."""
+        """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor."""
         self._step = (losses, weights, present, finite)
-        return _Probe.apply(total, self.gauge, self._slots[-1])
+        return _Probe.apply(total, self._gauges[-1])
 
     def squares(self) -> Tensor:
         """Returns the squared norms of the last backward pass, ``[terms + 1]``, as they arrived: weighted."""
-        return torch.zeros_like(self.gauge) if self.gauge.grad is None else self.gauge.grad.clone()
+        return torch.stack([gauge.detach() if gauge.grad is None else gauge.grad for gauge in self._gauges])
 
     def measured(self) -> Tensor:
         """Returns this rank's part of the last step, to be summed over ranks; see :func:`pack`."""
@@ -117,7 +123,7 @@ class Probes(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Takes up what :meth:`get_extra_state` returned."""
         self._step = None
-        self._pending = state[:3].to(self.gauge.device, copy=True)
+        self._pending = state[:3].to(self.device, copy=True)
         self.known = {term for term, known in zip(self.terms, state[3].tolist(), strict=True) if known}
 
     def _merge(self, sums: Tensor) -> Tensor:
@@ -128,9 +134,10 @@ class Probes(nn.Module):
         return torch.where(finite, latest, self._pending.to(latest.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
-        device = fn(self._slots).device
-        self.gauge = self.gauge.detach().to(device).requires_grad_()
-        self._slots, self._pending = self._slots.to(device), self._pending.to(device)
+        device = fn(self._pending).device
+        if device != self.device:
+            self._gauges = _new_gauges(len(self._gauges), device)
+            self._pending, self._step = self._pending.to(device), None
         return super()._apply(fn, recurse)
 
 
@@ -146,30 +153,35 @@ class ProbeHandle:
             hook.remove()
 
 
+def squared_norm(tensor: Tensor) -> Tensor:
+    """Returns the square of the L2 norm ``[]``, detached, in fp32 or wider."""
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    return torch.linalg.vector_norm(tensor.detach(), dtype=dtype).square()
+
+
 def squared_norms(
     losses: Sequence[Tensor | None],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Sequence[Tensor]],
     factors: Sequence[float] = (1.0,),
-    read: Callable[[int, Tensor], Tensor] = lambda _, grad: _squared_norm(grad),
+    read: Callable[[Tensor], Tensor] = squared_norm,
 ) -> Tensor:
     """Returns the squared norm of each loss's gradient, ``[terms]``, by ``torch.autograd.grad``; 0 where there is none.
 
     Args:
         losses: The losses, or None for an absent term.
-        inputs: What the gradient is taken with respect to, all together.
+        inputs: What the gradient of each loss is taken with respect to, all together.
         factors: Multiples of the loss to try; the largest whose gradient is finite and not zero counts.
-        read: The squared norm in the gradient of one input, from the number of the term and that gradient.
+        read: The squared norm that the gradient of one input stands for.
     """
     squares = []
-    for i, loss in enumerate(losses):
-        square = torch.zeros((), device=inputs[0].device)
+    for loss, wanted in zip(losses, inputs, strict=True):
+        square = torch.zeros((), device=wanted[0].device)
         for factor in factors:
             if loss is None or not loss.requires_grad:
                 break
             seed = torch.full_like(loss, factor)
-            grads = torch.autograd.grad(loss, inputs, seed, retain_graph=True, allow_unused=True)
-            found = sum((read(i, grad) for grad in grads if grad is not None), start=torch.zeros_like(square))
-            found = found / factor**2
+            grads = torch.autograd.grad(loss, wanted, seed, retain_graph=True, allow_unused=True)
+            found = sum((read(grad) for grad in grads if grad is not None), start=torch.zeros_like(square)) / factor**2
             square = torch.where(found.isfinite() & (found > 0), found, square) if len(factors) > 1 else found
         squares.append(square)
     return torch.stack(squares)
@@ -195,25 +207,16 @@ def unpack(sums: Tensor) -> Observation:
 
 
 class _Probe(torch.autograd.Function):
+    # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
-    def forward(x: Tensor, gauge: Tensor, slot: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gauge: Tensor) -> Tensor:
         # The compiler rebuilds a view that leaves its graph from the base, and so would lose the probe.
         return x.clone() if torch.compiler.is_compiling() else x.view_as(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        if not ctx.needs_input_grad[1]:  # a derivative on the way to a loss, not the backward pass of the step
-            return grad, None, None
-        (slot,) = ctx.saved_tensors
-        return grad, slot * _squared_norm(grad.detach()), None
-
-
-def _squared_norm(grad: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, torch.float32)).square()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Without need of the gauge this is a derivative on the way to a loss, not the backward pass of the step.
+        return grad, squared_norm(grad) if ctx.needs_input_grad[1] else None
 
 
 def _probe_arguments(
@@ -223,6 +226,10 @@ def _probe_arguments(
         return probes.probe(term, value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     return tuple(map(probe, args)), {name: probe(value) for name, value in kwargs.items()}
+
+
+def _new_gauges(count: int, device: torch.device) -> list[Tensor]:
+    return [torch.zeros((), device=device, requires_grad=True) for _ in range(count)]
 
 
 @torch.compiler.assume_constant_result

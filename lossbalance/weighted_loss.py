@@ -242,7 +242,7 @@ class WeightedLoss(nn.Module):
         """The weights of the last call, detached; before the first, those that losses of 1 would get."""
         if self._last is not None:
             return self._by_name(self._last[2])
-        ones = torch.ones(len(self.terms), device=self.probes.gauge.device)
+        ones = torch.ones(len(self.terms), device=self.probes.device)
         _, weights = self.weighting.weigh(ones, ones > 0)
         return self._by_name(weights.detach())
 
@@ -280,7 +280,7 @@ class WeightedLoss(nn.Module):
         if losses.keys() != set(self.terms):
             check_names("losses", losses, self.terms)
         given = {term: loss for term, loss in losses.items() if loss is not None}
-        device = self.probes.gauge.device
+        device = self.probes.device
         for term, loss in given.items():
             _check_loss(term, loss, device)
         dtype = torch.float64 if any(loss.dtype == torch.float64 for loss in given.values()) else torch.float32
@@ -331,7 +331,7 @@ class WeightedLoss(nn.Module):
     def _measure_now(self, losses: list[Tensor | None], shared: Tensor | Iterable[Tensor] | None) -> Tensor | None:
         """Returns the squared norms of this very step ``[terms]`` where they are due, else None."""
         if shared is not None:
-            return squared_norms(losses, _check_shared(shared))
+            return squared_norms(losses, [_check_shared(shared)] * len(losses))
         given = [term for term, loss in zip(self.terms, losses, strict=True) if loss is not None]
         unprobed = [term for term in given if term not in self.probes.probed]
         if unprobed:

@@ -1,0 +1,1 @@
+"""What things cost, each as a ratio to the plain way in the same run."""

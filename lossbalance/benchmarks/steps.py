@@ -1,0 +1,170 @@
+"""What a training step costs under each scheme, beside the plain sum of the same losses and other packages."""
+
+import copy
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lossbalance import WeightedLoss
+from lossbalance.benchmarks.timing import Step, ratio, time_in_turn
+from lossbalance.weighting import Alpha, Equal, GradBalance, GradNorm, Uncertainty, Weighting
+
+_BATCH, _WIDTH, _CLASSES = 256, 512, 10
+_SCHEMES: dict[str, Callable[[list[str]], Weighting]] = {
+    "Equal": Equal,
+    "Alpha": partial(Alpha, alpha=0.5),
+    "Uncertainty": partial(Uncertainty, likelihood="classification"),
+    "GradBalance": GradBalance,
+    "GradNorm": GradNorm,
+}
+
+
+def benchmark_steps(
+    counts: Sequence[int] = (2, 8, 32), rounds: int = 40, device: str = "cpu", console: Console | None = None
+) -> dict[str, dict[int, float]]:
+    """Times one training step, forward, backward and SGD, of a six-layer trunk with K heads.
+
+    Args:
+        counts: How many terms K to try.
+        rounds: How many steps of each kind to time.
+        device: Where to run.
+        console: Where to show the table.
+
+    Returns:
+        The time of a step relative to the plain sum's, median over rounds, by method and K.
+    """
+    ratios: dict[str, dict[int, float]] = {}
+    baseline: dict[int, float] = {}
+    for count in counts:
+        steps = _steps(count, torch.device(device))
+        seconds = time_in_turn(steps, rounds, torch.device(device), f"{count} terms")
+        baseline[count] = median(seconds["plain sum"])
+        for name, times in seconds.items():
+            ratios.setdefault(name, {})[count] = ratio(times, seconds["plain sum"])
+    _show(ratios, baseline, console or Console(), device)
+    return ratios
+
+
+class _Network(nn.Module):
+    """A trunk of six layers, and a head per term on its output."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        layers = [nn.Linear(_WIDTH, _WIDTH) for _ in range(6)]
+        self.last_layer = layers[-1]
+        self.trunk = nn.Sequential(*[nn.Sequential(layer, nn.ReLU()) for layer in layers])
+        self.heads = nn.ModuleList(nn.Linear(_WIDTH, _CLASSES) for _ in range(count))
+
+    def losses(self, h: Tensor, target: Tensor, probe: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        return [cross_entropy(head(probe(i, h)), target) for i, head in enumerate(self.heads)]
+
+
+def _steps(count: int, device: torch.device) -> dict[str, Step]:
+    torch.manual_seed(0)
+    network = _Network(count).to(device)
+    x = torch.randn(_BATCH, _WIDTH, device=device)
+    target = torch.randint(_CLASSES, (_BATCH,), device=device)
+    terms = [f"term_{i}" for i in range(count)]
+    steps = {"plain sum": _plain_sum(copy.deepcopy(network), x, target)}
+    for name, scheme in _SCHEMES.items():
+        steps[name] = _weighted(copy.deepcopy(network), x, target, WeightedLoss(scheme(terms)).to(device))
+    for package, peer in _PEERS.items():
+        if importlib.util.find_spec(package):
+            steps |= peer(network, x, target)
+    return steps
+
+
+def _plain_sum(network: _Network, x: Tensor, target: Tensor) -> Step:
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.stack(network.losses(network.trunk(x), target, _no_probe)).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def _weighted(network: _Network, x: Tensor, target: Tensor, criterion: WeightedLoss) -> Step:
+    optimizer = torch.optim.SGD([*network.parameters(), *criterion.parameters()], lr=1e-3)
+    gradients = criterion.weighting.uses_gradients
+
+    def probe(i: int, h: Tensor) -> Tensor:
+        return criterion.probe(criterion.terms[i], h) if gradients else h
+
+    def step() -> None:
+        optimizer.zero_grad()
+        losses = network.losses(network.trunk(x), target, probe)
+        criterion(dict(zip(criterion.terms, losses, strict=True))).backward()
+        optimizer.step()
+
+    return step
+
+
+def _torchjd(network: _Network, x: Tensor, target: Tensor) -> dict[str, Step]:
+    from torchjd.aggregation import IMTLG
+    from torchjd.autojac import jac_to_grad, mtl_backward
+
+    network, aggregator = copy.deepcopy(network), IMTLG()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        h = network.trunk(x)
+        mtl_backward(network.losses(h, target, _no_probe), features=h)
+        jac_to_grad(network.trunk.parameters(), aggregator)
+        optimizer.step()
+
+    return {"torchjd: IMTL-G": step}
+
+
+def _gradnorm_pytorch(network: _Network, x: Tensor, target: Tensor) -> dict[str, Step]:
+    from gradnorm_pytorch import GradNormLossWeighter
+
+    network = copy.deepcopy(network)
+    last = network.last_layer.weight
+    weighter = GradNormLossWeighter(num_losses=len(network.heads), grad_norm_parameters=last, restoring_force_alpha=1.5)
+    weighter.to(x.device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        weighter.backward(network.losses(network.trunk(x), target, _no_probe))
+        optimizer.step()
+
+    return {"gradnorm-pytorch": step}
+
+
+_PEERS: dict[str, Callable[[_Network, Tensor, Tensor], dict[str, Step]]] = {
+    "torchjd": _torchjd,
+    "gradnorm_pytorch": _gradnorm_pytorch,
+}
+
+
+def _no_probe(i: int, h: Tensor) -> Tensor:
+    return h
+
+
+def _show(ratios: dict[str, dict[int, float]], baseline: dict[int, float], console: Console, device: str) -> None:
+    name = (
+        torch.cuda.get_device_name(device)
+        if torch.device(device).type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    table = Table(title=f"Time of a training step relative to the plain sum ({name})")
+    table.add_column("")
+    for count in baseline:
+        table.add_column(f"{count} terms", justify="right")
+    for method, row in ratios.items():
+        table.add_row(method, *[f"{row[count]:.2f}" for count in baseline])
+    table.caption = "plain sum: " + ", ".join(
+        f"{1000 * seconds:.1f} ms for {count}" for count, seconds in baseline.items()
+    )
+    console.print(table)

@@ -1,0 +1,28 @@
+"""Measures what the library costs, each figure as a ratio to the plain way in the same run.
+
+python scripts/benchmark.py                    # a training step under each scheme, and in other packages
+python scripts/benchmark.py steps --terms 2 8 64
+"""
+
+import argparse
+
+
+def main() -> None:
+    """Runs the benchmark that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(dest="kind")
+    steps = kinds.add_parser("steps", help="a training step under each scheme (the default)")
+    steps.add_argument("--terms", type=int, nargs="+", default=[2, 8, 32], help="numbers of terms")
+    steps.add_argument("--rounds", type=int, default=40, help="steps to time of each kind")
+    steps.add_argument("--device", default="cpu", help="cpu, cuda")
+    arguments = parser.parse_args()
+    match arguments.kind:
+        case None:
+            arguments = parser.parse_args(["steps"])
+    from lossbalance.benchmarks.steps import benchmark_steps
+
+    benchmark_steps(arguments.terms, arguments.rounds, arguments.device)
+
+
+if __name__ == "__main__":
+    main()
