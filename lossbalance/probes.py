@@ -104,14 +104,13 @@ class Probes(nn.Module):
         squares = self.squares().to(losses.dtype)
         return pack(losses, squares[:-1] / (weights.square() * squares[-1]), present)
 
-    def settle(self, sums: Tensor) -> Observation:
-        """Turns the sum of :meth:`measured` over ranks into what the next step will use, and returns it.
+    def settle(self, sums: Tensor) -> Tensor:
+        """Turns the sum of :meth:`measured` over ranks into what the next step will use; see :func:`unpack`.
 
         After a step that was not finite, that is once more what the step itself was given.
         """
         self._pending, self._step = self._merge(sums), None
-        losses, norms, seen = self._pending
-        return Observation(losses, norms, seen > 0)
+        return self._pending
 
     def get_extra_state(self) -> Tensor:
         """What is measured but not yet used, and which terms are known: ``[4, terms]``."""
@@ -130,7 +129,7 @@ class Probes(nn.Module):
         if self._step is None:
             return self._pending
         *_, finite = self._step
-        latest = torch.stack([row.to(sums.dtype) for row in unpack(sums)])
+        latest = unpack(sums)
         return torch.where(finite, latest, self._pending.to(latest.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
@@ -155,8 +154,8 @@ class ProbeHandle:
 
 def squared_norm(tensor: Tensor) -> Tensor:
     """Returns the square of the L2 norm ``[]``, detached, in fp32 or wider."""
-    dtype = torch.promote_types(tensor.dtype, torch.float32)
-    return torch.linalg.vector_norm(tensor.detach(), dtype=dtype).square()
+    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.promote_types(tensor.dtype, torch.float32))
+    return norm * norm
 
 
 def squared_norms(
@@ -189,21 +188,26 @@ def squared_norms(
 
 def pack(losses: Tensor, squares: Tensor, present: Tensor) -> Tensor:
     """Returns rows ``[3, terms]`` that may be summed over ranks: losses, squared norms, how many have the term."""
-    nothing = torch.zeros_like(losses)
-    return torch.stack(
-        [torch.where(present, losses, nothing), torch.where(present, squares, nothing), present + nothing]
-    )
+    return torch.stack([losses, torch.where(present, squares, 0.0), present.to(losses.dtype)])
 
 
-def unpack(sums: Tensor) -> Observation:
-    """Returns the averages that sums of :func:`pack` amount to.
+def unpack(sums: Tensor) -> Tensor:
+    """Returns the rows of an :class:`Observation`, ``[3, terms]``, that sums of :func:`pack` amount to.
 
     The gradient of a mean over R ranks is one R-th of each rank's gradient, side by side; so the square of its norm is
     the sum of the ranks' squares over R squared.
     """
-    losses, squares, ranks = sums
-    losses, norms = losses / ranks.clamp(min=1), squares.sqrt() / world_size()
-    return Observation(losses, norms, (ranks > 0) & losses.isfinite() & norms.isfinite() & (norms > 0))
+    losses, squares, ranks = sums.unbind()
+    if world_size() > 1:
+        losses, squares = losses / ranks.clamp(min=1), squares / world_size() ** 2
+    norms = squares.sqrt()
+    return torch.stack([losses, norms, ((norms > 0) & (norms < torch.inf)).to(losses.dtype)])
+
+
+def observation(rows: Tensor, finite: Tensor) -> Observation:
+    """Returns what the rows of :func:`unpack` say, or that nothing was seen if the step is not finite."""
+    losses, norms, seen = rows.unbind()
+    return Observation(losses, norms, seen * finite > 0)
 
 
 class _Probe(torch.autograd.Function):

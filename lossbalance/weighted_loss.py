@@ -15,9 +15,9 @@ from lossbalance.checks import check_names, check_number
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
-from lossbalance.probes import ProbeHandle, Probes, pack, squared_norms, unpack
+from lossbalance.probes import ProbeHandle, Probes, observation, pack, squared_norms, unpack
 from lossbalance.ranks import sum_over_ranks, world_size
-from lossbalance.weighting.base import Observation, Weighting
+from lossbalance.weighting.base import Weighting
 
 
 @dataclass(frozen=True)
@@ -298,12 +298,12 @@ class WeightedLoss(nn.Module):
         present: Tensor,
         shared: Tensor | Iterable[Tensor] | None,
     ) -> tuple[Tensor, Tensor] | None:
-        """Lets the scheme see the step; returns which terms the gauge will measure, and whether all is finite."""
+        """Lets the scheme see the step; returns which terms the probes will measure, and whether all is finite."""
         if self.weighting.uses_gradients:
             return self._observe_gradients([losses[term] for term in self.terms], row, present, shared)
         if self.weighting.uses_losses:
-            seen, finite = self._gather([pack(row, present.to(row.dtype), present)], row, present)
-            self._show(unpack(seen[0]), finite)
+            (sums,), finite = self._gather([pack(row, torch.ones_like(row), present)], row)
+            self.weighting.observe(observation(unpack(sums), finite))
         if self.probes.probed:
             self.probes.begin()
         return None
@@ -316,15 +316,17 @@ class WeightedLoss(nn.Module):
         shared: Tensor | Iterable[Tensor] | None,
     ) -> tuple[Tensor, Tensor] | None:
         squares = self._measure_now(losses, shared)
-        now = pack(row, torch.zeros_like(row) if squares is None else squares.to(row.dtype), present)
-        (before, now), finite = self._gather([self.probes.measured().to(row.dtype), now], row, present)
+        rows = [self.probes.measured().to(row.dtype)]
+        if squares is not None:
+            rows.append(pack(row, squares.to(row.dtype), present))
+        elif world_size() > 1:  # another rank may have something to tell
+            rows.append(torch.zeros_like(rows[0]))
+        (before, *now), finite = self._gather(rows, row)
         pending = self.probes.settle(before)
+        for seen in [unpack(sums) for sums in now] if shared is not None else [pending, *map(unpack, now)]:
+            self.weighting.observe(observation(seen, finite))
         if shared is not None:
-            self._show(unpack(now), finite)
             return None
-        self._show(pending, finite)
-        if squares is not None or world_size() > 1:
-            self._show(unpack(now), finite)
         self.probes.begin()
         return present if squares is None else torch.zeros_like(present), finite
 
@@ -342,16 +344,13 @@ class WeightedLoss(nn.Module):
             )
         return None if self.probes.known.issuperset(given) else self.probes.measure(losses)
 
-    def _gather(self, rows: list[Tensor], row: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def _gather(self, rows: list[Tensor], row: Tensor) -> tuple[list[Tensor], Tensor]:
         """Returns the rows summed over ranks, and whether every loss of every rank is finite."""
-        broken = (present & ~row.isfinite()).any()
+        broken = (row * 0).sum()  # nan, and so it stays when summed
         if world_size() == 1:
-            return torch.stack(rows), ~broken
-        sums = sum_over_ranks(torch.cat([torch.stack(rows).flatten(), broken.to(row.dtype).unsqueeze(0)]))
-        return sums[:-1].view(len(rows), *rows[0].shape), sums[-1] == 0
-
-    def _show(self, observation: Observation, finite: Tensor) -> None:
-        self.weighting.observe(observation._replace(seen=observation.seen & finite))
+            return rows, broken == 0
+        sums = sum_over_ranks(torch.cat([torch.stack(rows).flatten(), broken.unsqueeze(0)]))
+        return list(sums[:-1].view(len(rows), *rows[0].shape)), sums[-1] == 0
 
     def _gradient_shares(self) -> Tensor:
         norms = self.probes.squares()[:-1].sqrt()

@@ -104,7 +104,7 @@ def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tens
     return (weights * losses).sum(), weights
 
 
-def sum_to_count(weights: Tensor, known: Tensor) -> Tensor:
-    """Returns the weights of the known terms scaled to add up to their number, and 1 for each of the others."""
-    weights = torch.where(known, weights, 0.0)
-    return torch.where(known, weights * (known.sum() / weights.sum()), 1.0)
+def sum_to_count(weights: Tensor, unknown: float = 1.0) -> Tensor:
+    """Returns the positive weights scaled to add up to their number, and ``unknown`` in place of each 0."""
+    known = weights > 0
+    return torch.where(known, weights * (known.sum() / weights.sum()), unknown)

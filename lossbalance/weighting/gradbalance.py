@@ -20,8 +20,8 @@ class GradBalance(Weighting):
     So the gradient of term i has :math:`\rho_i / \sum_j \rho_j` of the sum of the norms, whatever the units of the
     losses. The ratios are what is left to choose, and they mean something: how much each term may say.
 
-    A term that was not seen keeps its average, and the other terms theirs: with some terms missing, the shares of the
-    rest are taken of their own part of the averages.
+    A term that is absent, or has a gradient of exactly zero, keeps its average; the shares of the others are then
+    taken of the part of the averages that is theirs.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -60,28 +60,21 @@ class GradBalance(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Moves the average of each term that was seen towards its share of the gradient."""
-        norms = observation.norms.to(self.average.dtype)
-        seen = observation.seen & ~self._vanished(norms, observation.seen)
-        known = seen & (self.steps > 0)
-        anchor = torch.where(known.any(), known, seen)  # the terms whose part of the averages stays as it is
-        part = torch.where(known.any(), (self.average * known).sum(), 1.0)
-        share = norms * (part / torch.where(anchor, norms, 0.0).sum())
-        steps = self.steps + seen
-        gain = (1 - self.decay) / (1 - self.decay ** steps.clamp(min=1))
-        self.average.copy_(torch.where(seen, self.average + gain * (share - self.average), self.average))
-        self.steps.copy_(steps)
+        _, norms, seen = observation
+        norms = torch.where(seen, norms, 0.0)
+        known = self.average > 0
+        part = (self.average * seen).sum()  # what the known terms had of the gradient, and have between them now
+        scale = torch.where(part > 0, part / (norms * known).sum(), 1 / norms.sum())
+        share = torch.where(seen, norms * scale, self.average)
+        self.steps.add_(seen)
+        gain = (1 - self.decay) / (1 - self.decay ** self.steps.clamp(min=1))
+        self.average.lerp_(share, gain)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its ratio over its average; by 1 as long as it is unknown."""
-        known = self.steps > 0
-        smallest = torch.where(known, self.average, torch.inf).min()
-        weights = self.ratio * (smallest / self.average)  # w, up to a factor; never above the ratio
-        return weighted_sum(losses, sum_to_count(weights, known), present)
-
-    def _vanished(self, norms: Tensor, seen: Tensor) -> Tensor:
-        """Returns where a norm has fallen so far behind the others that it is rounding, not a gradient."""
-        change = torch.where(seen & (self.steps > 0), norms / self.average, torch.nan)
-        return change < torch.finfo(change.dtype).eps * change.nan_to_num(0.0).max()
+        known = self.average > 0
+        weights = torch.where(known, self.ratio / self.average, 0.0)  # w, up to a factor
+        return weighted_sum(losses, sum_to_count(weights), present)
 
 
 def _check_ratios(ratios: Mapping[str, float] | None, terms: tuple[str, ...]) -> list[float]:

@@ -75,48 +75,46 @@ class GradNorm(Weighting):
         )
         self.lr = check_number("lr", lr, "a positive, finite number", lambda number: 0 < number < math.inf)
         self.initial = check_word("initial", initial, ["balanced", "equal"])
-        self.register_buffer("weight", torch.ones(len(self.terms)))  # w
+        self.register_buffer("weight", torch.zeros(len(self.terms)))  # w; 0 until the first norm is known
         self.register_buffer("first_loss", torch.zeros(len(self.terms)))  # L(0)
         self.register_buffer("steps", torch.zeros(len(self.terms)))  # how often each term was seen
 
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
-        losses, norms, seen = (row.to(self.weight.device) for row in observation)
-        new = seen & (self.steps == 0)
-        self.weight.copy_(self._start(norms, seen, new))
+        losses, norms, seen = observation
+        norms = torch.where(seen, norms, 0.0)
         self._note_first(losses, seen)
-        slope = self.slope(losses, norms, seen)
-        mean = _mean(self.weight * norms, seen)  # G bar
-        step = torch.where(seen & ~new, self.lr * self.weight * slope / mean, 0.0)
-        weight = self.weight * torch.exp(-step.clamp(-1, 1))
-        self.weight.copy_(torch.where(seen.any(), sum_to_count(weight, self.steps > 0), self.weight))
+        slope, mean = self.slope(losses, norms)
+        step = self.lr * self.weight * slope / mean  # nan where no term is known yet
+        weight = self.weight * torch.where(slope == 0, 1.0, torch.exp(-step.clamp(-1, 1)))
+        start = torch.where(mean > 0, mean, 1.0) / norms if self.initial == "balanced" else 1.0
+        weight = torch.where(seen & (self.weight == 0), start, weight)
+        self.weight.copy_(sum_to_count(weight, unknown=0.0))
 
-    def slope(self, losses: Tensor, norms: Tensor, seen: Tensor) -> Tensor:
-        """Returns the derivative of the sum of ``|G - target|`` by each weight, ``[terms]``."""
+    def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the derivative of the sum of ``|G - target|`` by each weight, and the mean of G.
+
+        Args:
+            losses: The losses ``[terms]``.
+            norms: The norms of their gradients ``[terms]``; 0 for a term that was not seen.
+
+        Returns:
+            The derivative ``[terms]``, 0 for a term that was not seen or has no weight yet, and the mean ``[]``.
+        """
         gradient = self.weight * norms  # G
-        progress = (losses / self.first_loss).clamp(min=0)  # L / L(0)
-        rate = progress / _mean(progress, seen)  # r
-        target = _mean(gradient, seen) * rate**self.restoring_force
-        return norms * torch.sign(gradient - target)
+        moves = gradient > 0
+        count = moves.sum()
+        mean = gradient.sum() / count  # G bar
+        progress = torch.where(moves, losses / self.first_loss, 0.0).clamp(min=0)  # L / L(0)
+        rate = progress / (progress.sum() / count)  # r
+        target = mean * rate**self.restoring_force
+        return torch.where(moves, norms * torch.sign(gradient - target), 0.0), mean
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by where its weight has come to."""
-        return weighted_sum(losses, self.weight, present)
-
-    def _start(self, norms: Tensor, seen: Tensor, new: Tensor) -> Tensor:
-        """Returns the weights with those of new terms at the mean gradient of the old ones."""
-        if self.initial == "equal":
-            return self.weight
-        old = seen & ~new
-        mean = torch.where(old.any(), _mean(self.weight * norms, old), 1.0)
-        weight = torch.where(new, mean / norms, self.weight)
-        return torch.where(new.any(), sum_to_count(weight, (self.steps > 0) | new), self.weight)
+        return weighted_sum(losses, torch.where(self.weight > 0, self.weight, 1.0), present)
 
     def _note_first(self, losses: Tensor, seen: Tensor) -> None:
         self.steps.add_(seen)
-        part = torch.where(seen & (self.steps <= _FIRST_LOSSES), 1 / self.steps.clamp(min=1), 0.0)
-        self.first_loss.add_(part * torch.where(seen, losses - self.first_loss, 0.0))
-
-
-def _mean(row: Tensor, among: Tensor) -> Tensor:
-    return torch.where(among, row, 0.0).sum() / among.sum()
+        counts = seen & (self.steps <= _FIRST_LOSSES)
+        self.first_loss.add_(torch.where(counts, (losses - self.first_loss) / self.steps, 0.0))

@@ -44,15 +44,6 @@ def test_an_absent_term_leaves_the_others_sane():
     assert after == pytest.approx(before)
 
 
-def test_a_gradient_that_vanishes_keeps_its_average():
-    scheme = GradBalance(["aux", "main"])
-    before = observe(scheme, 10.0, 1.0)
-    for vanishing in (1e-12, 1e-30):
-        for _ in range(100):
-            after = observe(scheme, vanishing, 1.0)
-    assert after == pytest.approx(before)
-
-
 def test_weights_stay_positive_and_add_up_to_their_number_at_any_scale():
     scheme = GradBalance(["a", "b", "c"])
     for norms in ([1e-12, 1.0, 1e12], [1e12, 1e-12, 1.0], [1.0, 1e12, 1e-12]):
