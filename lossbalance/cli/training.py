@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import RichProgressBar
 from torch import Tensor
 
+from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.table import show
 from lossbalance.penalties import Penalty
 from lossbalance.weighted_loss import WeightedLoss
@@ -123,7 +124,7 @@ def _note_fit(
     record["objective"]["value"] = metrics.get(record["objective"]["name"])
     record["weights"] = _numbers(criterion.weights)
     for callback in callbacks:
-        if getattr(callback, "last_epoch", None):
+        if isinstance(callback, LossMonitor) and callback.last_epoch:
             record["last_epoch"] = callback.last_epoch
             shares = {term: callback.last_epoch[term]["gradient_share"] for term in criterion.terms}
             record["gradient_shares"] = shares

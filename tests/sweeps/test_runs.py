@@ -99,7 +99,7 @@ def test_where_there_is_nothing_to_read_the_error_says_where_it_looked(tmp_path)
     with pytest.raises(NoRunsError, match=r"no run in '.*': a run leaves a `summary.json`"):
         read_runs([tmp_path])
     (tmp_path / "summary.json").write_text(json.dumps([]))
-    with pytest.raises(NoRunsError, match="can be read.*must be a mapping, got list"):
+    with pytest.raises(NoRunsError, match=r"can be read.*must be a mapping, got list"):
         read_runs([tmp_path])
 
 
