@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lossbalance.callbacks.lookup import find_balancer, find_criterion
+from lossbalance.callbacks.troubles import Epochs, troubles_of_parameters, troubles_of_terms
 from lossbalance.checks import check_names
 from lossbalance.metrics import RunningMeans
 from lossbalance.pictures import draw_history
 from lossbalance.ranks import world_size
 from lossbalance.weighted_loss import Breakdown, WeightedLoss
 
-QUANTITIES = ("loss", "weight", "contribution", "gradient_share")
+QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
 
 
 class LossMonitor(Callback):
@@ -29,7 +31,7 @@ class LossMonitor(Callback):
     - ``loss/<term>``, the plain loss, and ``weight/<term>``, over the samples whose batch has the term;
     - ``contribution/<term>``, weight times loss, over all samples, so that contributions add up to the total;
     - ``gradient_share/<term>``, the term's part of the gradient at the probes, where there are any;
-    - ``penalty/<name>``;
+    - ``penalty/<name>``, and ``not_finite/<term>``, the part of the samples whose loss was not, if any;
     - ``val/loss/<term>`` and ``test/loss/<term>``, the plain losses, where the step calls the criterion or returns
       ``{"losses": {...}}`` and the module does not log them itself.
 
@@ -43,7 +45,7 @@ class LossMonitor(Callback):
         last_epoch: For each term, and each penalty, the means over the last epoch of training: ``loss``, ``weight``,
             ``contribution``, ``value_share`` (its part of the contributions, in magnitude) and ``gradient_share``,
             nan where it was not measured.
-        history: What was logged at the end of each epoch, with its ``epoch`` and ``step``.
+        history: What was logged of the training at the end of each epoch, with its number as ``epoch``.
 
     Raises:
         ValueError: When training starts, if there is no criterion, or the module owns several.
@@ -55,15 +57,20 @@ class LossMonitor(Callback):
         self.pictures = pictures
         self.last_epoch: dict[str, dict[str, float]] = {}
         self.history: list[dict[str, float]] = []
+        self._course: list[dict[str, float]] = []  # what was logged between, for the pictures of a short training
         self._means: dict[str, RunningMeans] = {}  # since the last epoch, since the last log, of the evaluation
         self._resumed: dict[str, Any] = {}
         self._counted: Tensor | None = None  # the total of the last call that was counted
         self._logged_at = 0
+        self._warned: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the criterion and starts to count, or goes on where the checkpoint was written."""
         self._criterion = find_criterion(trainer, pl_module, type(self).__name__)
-        self.history, self.last_epoch = self._resumed.get("history", []), self._resumed.get("last_epoch", {})
+        self.last_epoch = self._resumed.get("last_epoch", {})
+        self.history, self._course = self._resumed.get("history", []), self._resumed.get("course", [])
+        if find_balancer(trainer) is None:
+            self._warn(troubles_of_parameters(self._criterion, trainer.optimizers))
         for span in ("epoch", "log"):
             self._restart(span, pl_module)
             if span in self._resumed:
@@ -86,7 +93,9 @@ class LossMonitor(Callback):
             self._means["log"].update(row, size)
         every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]
         if every and step % every == 0 and step != self._logged_at:
-            _log(trainer, {f"{name}_step": mean for name, mean in self._training_means("log").items()})
+            means = self._training_means("log")
+            self._course.append({"step": step, **means})
+            _log(trainer, {f"{name}_step": mean for name, mean in means.items()})
             self._restart("log", pl_module)
             self._logged_at = step
 
@@ -95,8 +104,11 @@ class LossMonitor(Callback):
         metrics = self._training_means("epoch")
         self._restart("epoch", pl_module)
         self.last_epoch = _by_name(metrics, self._criterion.terms, self._criterion.penalties)
-        self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        self.history.append({"epoch": trainer.current_epoch, **metrics})
         _publish(trainer, metrics)
+        balancer = find_balancer(trainer)
+        probed = {*self._criterion.probes.probed, *(balancer.probes if balancer else ())}
+        self._warn(troubles_of_terms(Epochs(self._criterion.terms, probed, self.history)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the pictures."""
@@ -104,7 +116,8 @@ class LossMonitor(Callback):
         rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
         if not self.pictures or not self.history or rehearsal or not trainer.is_global_zero:
             return
-        figure = draw_history(self.history)
+        by_epoch = len(self.history) > 1 or not self._course
+        figure = draw_history(self.history, "epoch") if by_epoch else draw_history(self._course, "step")
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
             figure.savefig(Path(folder) / "losses.png")
@@ -162,11 +175,17 @@ class LossMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         """What has been counted so far."""
         counting = {span: means.state_dict() for span, means in self._means.items()}
-        return {"history": self.history, "last_epoch": self.last_epoch, **counting}
+        return {"history": self.history, "course": self._course, "last_epoch": self.last_epoch, **counting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there when training starts."""
         self._resumed = state_dict
+
+    def _warn(self, troubles: Iterable[tuple[str, str]]) -> None:
+        for trouble, message in troubles:
+            if trouble not in self._warned:
+                self._warned.add(trouble)
+                rank_zero_warn(message)
 
     def _restart(self, span: str, pl_module: LightningModule) -> None:
         terms, penalties = len(self._criterion.terms), len(self._criterion.penalties)
@@ -187,7 +206,8 @@ class LossMonitor(Callback):
     def _training_means(self, span: str) -> dict[str, float]:
         names = [f"{quantity}/{term}" for quantity in QUANTITIES for term in self._criterion.terms]
         names += [f"penalty/{name}" for name in self._criterion.penalties]
-        return _finite(names, self._means[span])
+        means = _finite(names, self._means[span])
+        return {name: mean for name, mean in means.items() if mean or not name.startswith("not_finite")}
 
     def _plain_losses(self, outputs: Any) -> Mapping[str, Tensor | None]:
         if isinstance(outputs, Mapping) and "losses" in outputs:
@@ -210,12 +230,13 @@ class LossMonitor(Callback):
 
 def _row(last: Breakdown) -> Tensor:
     """Returns all that was seen in one step, in the order of the names; nan for what the step did not have."""
-    shares = last.gradient_shares or dict.fromkeys(last.losses, torch.full_like(last.total, math.nan))
-    quantities = (last.losses, last.weights, last.contributions, shares, last.penalties)
-    row = torch.stack([value for quantity in quantities for value in quantity.values()])
-    terms = len(last.losses)
-    row[terms : 2 * terms].masked_fill_(~row[:terms].isfinite(), math.nan)  # the weight of an absent term means nothing
-    return row
+    unmeasured = dict.fromkeys(last.losses, torch.full_like(last.total, math.nan))
+    quantities = (last.losses, last.weights, last.contributions, last.gradient_shares or unmeasured)
+    rows = torch.stack([value for quantity in quantities for value in quantity.values()]).view(4, -1)
+    losses, weights, contributions, shares = rows
+    weights = weights.where(losses.isfinite(), math.nan)  # what an absent term would have weighed means nothing
+    rows = torch.stack([losses, weights, contributions, shares, 0.0 + ~contributions.isfinite()])
+    return torch.cat([rows.flatten(), *(penalty.view(1) for penalty in last.penalties.values())])
 
 
 def _batch_size(batch: Any) -> int:
@@ -229,7 +250,7 @@ def _finite(names: Iterable[str], means: RunningMeans) -> dict[str, float]:
 def _by_name(
     metrics: Mapping[str, float], terms: Iterable[str], penalties: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    rows = {term: {key: metrics.get(f"{key}/{term}", math.nan) for key in QUANTITIES} for term in terms}
+    rows = {term: {key: metrics.get(f"{key}/{term}", math.nan) for key in QUANTITIES[:4]} for term in terms}
     for name in penalties:
         value = metrics.get(f"penalty/{name}", math.nan)
         rows[name] = {"loss": value, "weight": 1.0, "contribution": value, "gradient_share": math.nan}
