@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,17 @@ class Breakdown:
     def penalties(self) -> dict[str, Tensor]:
         """The values; those of penalties that are not in the total are computed when somebody looks."""
         return self.measure_penalties()
+
+
+class Rows(NamedTuple):
+    """What made up the total of one step, detached."""
+
+    total: Tensor
+    terms: Tensor
+    """Losses, weights, contributions and gradient shares, ``[4, terms]``, as in :class:`Breakdown`; nan for the shares
+    without probes."""
+    penalties: dict[str, Tensor]
+    """The penalties that are in the total."""
 
 
 class WeightedLoss(nn.Module):
@@ -222,20 +233,30 @@ class WeightedLoss(nn.Module):
         Raises:
             RuntimeError: Before the first call.
         """
-        if self._last is None:
+        rows = self.rows()
+        if rows is None:
             raise RuntimeError("`last` describes the last call, and there was none: call the criterion first.")
-        total, row, weights, present, penalties = self._last
+        losses, weights, contributions, gradient_shares = map(self._by_name, rows.terms)
         return Breakdown(
-            total=total,
-            losses=self._by_name(torch.where(present, row, torch.nan)),
-            weights=self._by_name(weights),
-            contributions=self._by_name(weights * row),
-            gradient_shares=self._by_name(self._gradient_shares()) if self.probes.probed else {},
+            total=rows.total,
+            losses=losses,
+            weights=weights,
+            contributions=contributions,
+            gradient_shares=gradient_shares if self.probes.probed else {},
             measure_penalties=lambda: {
-                name: penalties[name] if name in penalties else penalty.value()
+                name: rows.penalties[name] if name in rows.penalties else penalty.value()
                 for name, penalty in self._penalties().items()
             },
         )
+
+    def rows(self) -> Rows | None:
+        """Returns what :attr:`last` says in the form that statistics want; None before the first call."""
+        if self._last is None:
+            return None
+        total, row, weights, present, penalties = self._last
+        shares = self._gradient_shares() if self.probes.probed else torch.full_like(row, torch.nan)
+        losses = torch.where(present, row, torch.nan)
+        return Rows(total, torch.stack([losses, weights, weights * row, shares.to(row.dtype)]), penalties)
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Balances the losses of a module that knows nothing of it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial, wraps
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance.checks import check_number, check_word, did_you_mean
+from lossbalance.penalties.attachment import Attachment
 from lossbalance.ranks import sum_over_ranks, world_size
 from lossbalance.weighted_loss import WeightedLoss
 
@@ -35,7 +37,7 @@ class BalanceLosses(Callback):
             measure the gradient shares.
         shared: Names of parameters for whose gradients a gradient scheme takes its norms, in place of probes; see
             :meth:`WeightedLoss.forward`.
-        lr: The learning rate of the scheme's parameters.
+        lr: The learning rate of the scheme's parameters; None for the scheme's own, or else 0.01.
 
     Raises:
         TypeError: If ``criterion`` is not a :class:`WeightedLoss` or ``lr`` not a number.
@@ -48,7 +50,7 @@ class BalanceLosses(Callback):
         criterion: WeightedLoss,
         probes: Mapping[str, str] | None = None,
         shared: str | Iterable[str] = (),
-        lr: float = 0.01,
+        lr: float | None = None,
     ) -> None:
         if not isinstance(criterion, WeightedLoss):
             raise TypeError(
@@ -57,10 +59,13 @@ class BalanceLosses(Callback):
         self.criterion = criterion
         self.probes = {check_word("probes", term, criterion.terms): name for term, name in (probes or {}).items()}
         self.shared = [shared] if isinstance(shared, str) else list(shared)
-        self.lr = check_number("lr", lr, "a positive number", lambda number: 0 < number < float("inf"))
+        self.lr = (
+            lr if lr is None else check_number("lr", lr, "a positive number", lambda number: 0 < number < math.inf)
+        )
         self._undo = ExitStack()  # what leaves the module as it was found
         self._ready = False
         self._shared: list[Tensor] = []
+        self._attachments: list[Attachment] = []
         self._learner: _Learner | None = None
         self._resumed: dict[str, Any] | None = None
 
@@ -73,7 +78,7 @@ class BalanceLosses(Callback):
             _wrap_training_step(pl_module, before, after, self._undo)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Places the probes."""
+        """Places the probes, and lets the module's optimizer apply penalties that are not in the total."""
         self._prepare(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -83,8 +88,8 @@ class BalanceLosses(Callback):
             self.criterion.load_state_dict(state, assign=True)
             self.criterion.to(pl_module.device)
         self.criterion.train()
-        parameters = [parameter for parameter in self.criterion.parameters() if parameter.requires_grad]
-        self._learner = _Learner(parameters, self.lr) if parameters else None
+        groups = self.criterion.parameter_groups(self.lr)
+        self._learner = _Learner(groups) if groups else None
         if self._learner is not None and self._resumed is not None:
             self._learner.optimizer.load_state_dict(self._resumed)
         self._resumed = None
@@ -100,9 +105,11 @@ class BalanceLosses(Callback):
             self.criterion.synchronize()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Moves the scheme's parameters."""
+        """Moves the scheme's parameters, and adds the gradients of penalties that count in clipping."""
         if self._learner is not None:
             self._learner.step(trainer.global_step, getattr(trainer.precision_plugin, "scaler", None))
+        for attachment in self._attachments:
+            attachment.before_clipping()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Switches to evaluation, as Lightning switches the module."""
@@ -152,6 +159,9 @@ class BalanceLosses(Callback):
         heads = {term: _find("probes", "a module", name, modules, module) for term, name in self.probes.items()}
         self._undo.callback(self.criterion.probe_inputs(heads).remove)
         self._shared = [_find("shared", "a parameter", name, parameters, module) for name in self.shared]
+        self._attachments = [self.criterion.attach(optimizer, module) for optimizer in module.trainer.optimizers]
+        for attachment in self._attachments:
+            self._undo.callback(attachment.remove)
         self._ready = True
 
     def _balance(self, module: LightningModule, outputs: Any) -> Any:
@@ -173,11 +183,11 @@ class BalanceLosses(Callback):
 class _Learner:
     """Trains the parameters of a scheme, the same on every rank, and skips a step that is not finite."""
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
-        self.optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)  # only the fused one can skip on the device
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.optimizer = torch.optim.Adam(groups, lr=0.01, fused=True)  # only the fused one can skip on the device
         self.optimizer.zero_grad()
-        self._parameters = parameters
-        self._broken = torch.zeros(1, device=parameters[0].device)  # totals since the last step that are not finite
+        self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
+        self._broken = torch.zeros(1, device=self._parameters[0].device)  # totals since the step that are not finite
         self._stepped_at = -1
 
     def note(self, total: Tensor) -> None:

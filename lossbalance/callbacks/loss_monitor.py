@@ -17,9 +17,10 @@ from lossbalance.checks import check_names
 from lossbalance.metrics import RunningMeans
 from lossbalance.pictures import draw_history
 from lossbalance.ranks import world_size
-from lossbalance.weighted_loss import Breakdown, WeightedLoss
+from lossbalance.weighted_loss import Rows, WeightedLoss
 
 QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
+_AT_ONCE = 50  # steps that are counted together
 
 
 class LossMonitor(Callback):
@@ -60,7 +61,8 @@ class LossMonitor(Callback):
         self._course: list[dict[str, float]] = []  # what was logged between, for the pictures of a short training
         self._means: dict[str, RunningMeans] = {}  # since the last epoch, since the last log, of the evaluation
         self._resumed: dict[str, Any] = {}
-        self._counted: Tensor | None = None  # the total of the last call that was counted
+        self._seen: Tensor | None = None  # the total of the last call that was looked at
+        self._uncounted: list[tuple[Rows, int]] = []  # steps, and the sizes of their batches
         self._logged_at = 0
         self._warned: set[str] = set()
 
@@ -76,6 +78,7 @@ class LossMonitor(Callback):
             if span in self._resumed:
                 self._means[span].load_state_dict(self._resumed[span])
         self._resumed = {}
+        self._uncounted.clear()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings the ranks together before one of them may save."""
@@ -86,21 +89,24 @@ class LossMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch, without waiting for the device."""
-        last = self._newest()
-        if last is not None:
-            row, size = _row(last), _batch_size(batch)
-            self._means["epoch"].update(row, size)
-            self._means["log"].update(row, size)
+        rows = self._newest()
+        if rows is not None:
+            self._uncounted.append((rows, _batch_size(batch)))
+        if len(self._uncounted) == _AT_ONCE:
+            self._count()
         every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]
         if every and step % every == 0 and step != self._logged_at:
+            self._count()
             means = self._training_means("log")
-            self._course.append({"step": step, **means})
             _log(trainer, {f"{name}_step": mean for name, mean in means.items()})
-            self._restart("log", pl_module)
+            self._course.append({"step": step, **means})
+            self._close_log(pl_module)
             self._logged_at = step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the epoch."""
+        self._count()
+        self._close_log(pl_module)
         metrics = self._training_means("epoch")
         self._restart("epoch", pl_module)
         self.last_epoch = _by_name(metrics, self._criterion.terms, self._criterion.penalties)
@@ -149,7 +155,7 @@ class LossMonitor(Callback):
             given = [losses[term] for term in self._criterion.terms]
             nothing = torch.tensor(math.nan, device=pl_module.device)
             row = torch.stack([nothing if loss is None else loss.detach() for loss in given])
-            self._means["evaluation"].update(row, _batch_size(batch))
+            self._means["evaluation"].update(row.unsqueeze(0), torch.tensor([_batch_size(batch)]))
 
     def on_test_batch_end(
         self,
@@ -174,6 +180,7 @@ class LossMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What has been counted so far."""
+        self._count()
         counting = {span: means.state_dict() for span, means in self._means.items()}
         return {"history": self.history, "course": self._course, "last_epoch": self.last_epoch, **counting}
 
@@ -188,33 +195,51 @@ class LossMonitor(Callback):
                 rank_zero_warn(message)
 
     def _restart(self, span: str, pl_module: LightningModule) -> None:
-        terms, penalties = len(self._criterion.terms), len(self._criterion.penalties)
+        terms, penalties = len(self._criterion.terms), len(self._in_total)
         size = terms if span == "evaluation" else len(QUANTITIES) * terms + penalties
         self._means[span] = RunningMeans(size).to(pl_module.device)
 
-    def _newest(self) -> Breakdown | None:
+    @property
+    def _in_total(self) -> list[str]:
+        return [name for name, penalty in self._criterion.penalties.items() if penalty.mode == "loss"]
+
+    def _count(self) -> None:
+        """Counts the steps since the last time, all at once, for one by one they cost as much as small networks do."""
+        if not self._uncounted:
+            return
+        rows, sizes = zip(*self._uncounted, strict=True)
+        losses, weights, contributions, shares = torch.stack([row.terms for row in rows], dim=1)
+        weights = weights.where(losses.isfinite(), math.nan)  # what an absent term would weigh means nothing
+        penalties = [torch.stack([row.penalties[name] for row in rows]).unsqueeze(1) for name in self._in_total]
+        cells = [losses, weights, contributions, shares, 0.0 + ~contributions.isfinite(), *penalties]
+        self._means["log"].update(torch.cat(cells, dim=1), torch.tensor(sizes))
+        self._uncounted.clear()
+
+    def _close_log(self, pl_module: LightningModule) -> None:
+        self._means["epoch"].absorb(self._means["log"])
+        self._restart("log", pl_module)
+
+    def _newest(self) -> Rows | None:
         """Returns what the criterion says of its last call, once."""
-        try:
-            last = self._criterion.last
-        except RuntimeError:  # it has not been called
+        rows = self._criterion.rows()
+        if rows is None or rows.total is self._seen:
             return None
-        if last.total is self._counted:
-            return None
-        self._counted = last.total
-        return last
+        self._seen = rows.total
+        return rows
 
     def _training_means(self, span: str) -> dict[str, float]:
         names = [f"{quantity}/{term}" for quantity in QUANTITIES for term in self._criterion.terms]
-        names += [f"penalty/{name}" for name in self._criterion.penalties]
-        means = _finite(names, self._means[span])
+        means = _finite([*names, *(f"penalty/{name}" for name in self._in_total)], self._means[span])
+        for name in self._criterion.penalties.keys() - set(self._in_total):  # those that the optimizer applies
+            means[f"penalty/{name}"] = self._criterion.last.penalties[name].item()
         return {name: mean for name, mean in means.items() if mean or not name.startswith("not_finite")}
 
     def _plain_losses(self, outputs: Any) -> Mapping[str, Tensor | None]:
         if isinstance(outputs, Mapping) and "losses" in outputs:
             check_names("losses", outputs["losses"], self._criterion.terms)
             return outputs["losses"]
-        last = self._newest()
-        return {} if last is None else last.losses
+        rows = self._newest()
+        return {} if rows is None else dict(zip(self._criterion.terms, rows.terms[0], strict=True))
 
     def _start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._criterion = find_criterion(trainer, pl_module, type(self).__name__)
@@ -226,17 +251,6 @@ class LossMonitor(Callback):
         metrics = _finite([f"{stage}/loss/{term}" for term in self._criterion.terms], self._means["evaluation"])
         logged = set(trainer.callback_metrics)
         _publish(trainer, {name: mean for name, mean in metrics.items() if name not in logged})
-
-
-def _row(last: Breakdown) -> Tensor:
-    """Returns all that was seen in one step, in the order of the names; nan for what the step did not have."""
-    unmeasured = dict.fromkeys(last.losses, torch.full_like(last.total, math.nan))
-    quantities = (last.losses, last.weights, last.contributions, last.gradient_shares or unmeasured)
-    rows = torch.stack([value for quantity in quantities for value in quantity.values()]).view(4, -1)
-    losses, weights, contributions, shares = rows
-    weights = weights.where(losses.isfinite(), math.nan)  # what an absent term would have weighed means nothing
-    rows = torch.stack([losses, weights, contributions, shares, 0.0 + ~contributions.isfinite()])
-    return torch.cat([rows.flatten(), *(penalty.view(1) for penalty in last.penalties.values())])
 
 
 def _batch_size(batch: Any) -> int:

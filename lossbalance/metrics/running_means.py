@@ -22,12 +22,12 @@ class RunningMeans(Metric):
         **kwargs: What every torchmetrics class takes.
 
     Shape:
-        ``update`` takes a row ``[num_values]``; ``compute`` returns ``[num_values]``, nan for what no batch had.
+        ``update`` takes rows ``[batches, num_values]`` and the sizes of the batches ``[batches]``; ``compute`` returns
+        ``[num_values]``, nan for what no batch had.
 
     Example:
         >>> means = RunningMeans(2)
-        >>> means.update(torch.tensor([1.0, 5.0]), batch_size=30)
-        >>> means.update(torch.tensor([2.0, float("nan")]), batch_size=10)
+        >>> means.update(torch.tensor([[1.0, 5.0], [2.0, torch.nan]]), batch_sizes=torch.tensor([30, 10]))
         >>> means.compute().tolist()
         [1.25, 5.0]
     """
@@ -41,13 +41,19 @@ class RunningMeans(Metric):
         for state in ("sums", "sizes"):
             nothing = torch.zeros(num_values, dtype=torch.float64)
             self.add_state(state, nothing, dist_reduce_fx="sum", persistent=True)
-        self.update(torch.full((num_values,), torch.nan), 0)  # means of nothing are nan; torchmetrics would warn
+        self.update(torch.zeros(0, num_values), torch.zeros(0))  # means of nothing are nan; torchmetrics would warn
 
-    def update(self, row: Tensor, batch_size: int) -> None:
-        """Adds the row of one batch."""
-        self.sums += row.nan_to_num(0.0, 0.0, 0.0) * batch_size
-        self.sizes += row.isfinite() * batch_size
+    def update(self, rows: Tensor, batch_sizes: Tensor) -> None:
+        """Adds the rows of some batches."""
+        sizes = rows.isfinite() * batch_sizes.to(self.sizes).unsqueeze(1)
+        self.sums += (rows.nan_to_num(0.0, 0.0, 0.0) * sizes).sum(dim=0)
+        self.sizes += sizes.sum(dim=0)
 
     def compute(self) -> Tensor:
         """Returns the means so far."""
         return self.sums / self.sizes
+
+    def absorb(self, other: "RunningMeans") -> None:
+        """Adds all that ``other`` has seen on this rank."""
+        self.sums += other.sums
+        self.sizes += other.sizes
