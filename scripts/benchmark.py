@@ -2,9 +2,11 @@
 
 python scripts/benchmark.py                    # a training step under each scheme, and in other packages
 python scripts/benchmark.py steps --terms 2 8 64
+python scripts/benchmark.py uncertainty        # not what it costs but what it gains: where the log-variances start
 """
 
 import argparse
+from pathlib import Path
 
 
 def main() -> None:
@@ -15,8 +17,18 @@ def main() -> None:
     steps.add_argument("--terms", type=int, nargs="+", default=[2, 8, 32], help="numbers of terms")
     steps.add_argument("--rounds", type=int, default=40, help="steps to time of each kind")
     steps.add_argument("--device", default="cpu", help="cpu, cuda")
+    uncertainty = kinds.add_parser("uncertainty", help="log-variances that start at 0 and at the first losses")
+    uncertainty.add_argument("--seeds", type=int, default=5, help="trainings of each kind")
+    uncertainty.add_argument("--steps", type=int, default=500, help="steps of a training")
+    uncertainty.add_argument("--lr", type=float, default=0.01, help="learning rate")
+    uncertainty.add_argument("--bikes", type=Path, help="hour.csv of the bike-sharing data, to try that too")
     arguments = parser.parse_args()
     match arguments.kind:
+        case "uncertainty":
+            from lossbalance.benchmarks.uncertainty import benchmark_uncertainty
+
+            benchmark_uncertainty(range(arguments.seeds), arguments.steps, arguments.lr, arguments.bikes)
+            return
         case None:
             arguments = parser.parse_args(["steps"])
     from lossbalance.benchmarks.steps import benchmark_steps
