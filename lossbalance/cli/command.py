@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lossbalance.checks import did_you_mean
 from lossbalance.cli.schema import register
+from lossbalance.sweeps.launch import run_to_the_end
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 
@@ -22,11 +23,11 @@ def command_line(main: Callable[[], Any]) -> None:
     """
     register()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        main()
+        run_to_the_end(main)
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to hand the error on to us
     try:
-        main()
+        run_to_the_end(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -22,7 +22,7 @@ def run(config: DictConfig) -> float:
     write. With ``resume``, a run whose summary says that it is completed is not trained again.
     """
     folder = Path(config.output_dir)
-    if config.resume and (objective := _objective_of_completed(folder)) is not None:
+    if config.resume and (objective := _objective_of_completed(config, folder)) is not None:
         return objective
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
@@ -84,7 +84,8 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _objective_of_completed(folder: Path) -> float | None:
+def _objective_of_completed(config: DictConfig, folder: Path) -> float | None:
     path = folder / SUMMARY
     record = json.loads(path.read_text()) if path.exists() else {}
-    return record["objective"]["value"] if record.get("status") == "completed" else None
+    same = record.get("config") == _begin(config)["config"]
+    return record["objective"]["value"] if same and record["status"] == "completed" else None

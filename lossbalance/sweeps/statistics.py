@@ -150,9 +150,9 @@ class Comparison:
 
     @property
     def _overlap(self) -> float:
-        folds = self.runs.info.loc[self.runs.info["fold"].notna(), "folds"].dropna()
-        most = float(folds.astype(float).max()) if len(folds) else 0.0
-        return 1 / (most - 1) if most > 1 else 0.0
+        """The size of a fold over that of the training data, if the runs are over folds."""
+        folds = self.runs.info["folds"].dropna() if self.runs.info["fold"].nunique() > 1 else ()
+        return 1 / (float(max(folds)) - 1) if len(folds) else 0.0
 
     def _paired(self, reference: str) -> pd.DataFrame:
         of_reference = self.values[self.values["setting"] == reference]

@@ -1,0 +1,83 @@
+"""What happens around a sweep: it goes on where it stopped, outlives a worker that is killed, and ends in a report."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+
+class SweepFolder(Callback):
+    """Knows the folder of the sweep at hand, and with ``resume=true`` chooses that of the last one like it."""
+
+    current: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Is called by Hydra before the first run."""
+        folder = Path(config.hydra.sweep.dir)
+        if config.resume and not (folder / "multirun.yaml").exists():
+            folder = _last_alike(config) or folder
+            config.hydra.sweep.dir = str(folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # what the runs are told
+        SweepFolder.current = folder
+
+
+def run_to_the_end(main: Callable[[], Any]) -> None:
+    """Calls ``main``, made by ``hydra.main``. If that sweeps, every run is tried, and a report is written at the end.
+
+    A launcher gives up when one of its processes is killed. Then the sweep goes on with the runs that are missing, as
+    long as that completes some.
+
+    Raises:
+        Exception: The first error of a run, once the others are done.
+    """
+    try:
+        while True:
+            finished = _finished()
+            try:
+                return main()
+            except Exception as error:
+                if not _was_killed() or _finished() <= finished:
+                    raise
+                log.warning("A process was killed (%s): going on with the runs that are missing.", error)
+                sys.argv += ["resume=true", f"hydra.sweep.dir='{SweepFolder.current}'"]
+    finally:
+        if SweepFolder.current is not None:
+            _report(SweepFolder.current)
+
+
+def _last_alike(config: DictConfig) -> Path | None:
+    """Finds the latest sweep beside this one that was asked for with the same words."""
+    asked = _words(config)
+    sweeps = sorted(Path(config.hydra.sweep.dir).parent.glob("*/multirun.yaml"), reverse=True)
+    return next((path.parent for path in sweeps if _words(OmegaConf.load(path)) == asked), None)
+
+
+def _words(config: Any) -> list[str]:
+    return [word for word in config.hydra.overrides.task if not word.startswith("resume=")]
+
+
+def _runs(folder: Path | None) -> list[Path]:
+    return [] if folder is None else [hydra.parent for hydra in folder.glob("*/.hydra")]
+
+
+def _finished() -> int:
+    return sum((run / "summary.json").exists() for run in _runs(SweepFolder.current))
+
+
+def _was_killed() -> bool:
+    return _finished() < len(_runs(SweepFolder.current))
+
+
+def _report(folder: Path) -> None:
+    from lossbalance.sweeps.report import write_report  # draws: not needed before
+
+    try:
+        print(f"\n{write_report([folder])}\nThe whole report: {folder / 'report.html'}")
+    except (ValueError, OSError) as error:
+        print(f"\nNo report: {error}", file=sys.stderr)
