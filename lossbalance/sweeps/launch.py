@@ -30,20 +30,21 @@ class SweepFolder(Callback):
 def run_to_the_end(main: Callable[[], Any]) -> None:
     """Calls ``main``, made by ``hydra.main``. If that sweeps, every run is tried, and a report is written at the end.
 
-    A launcher gives up when one of its processes is killed. Then the sweep goes on with the runs that are missing, as
-    long as that completes some.
+    A launcher gives up when one of its processes is killed. Then the sweep goes on with the runs that are missing, once
+    at least, and as long as that ends some.
 
     Raises:
         Exception: The first error of a run, once the others are done.
     """
     try:
+        finished = -1
         while True:
-            finished = _finished()
             try:
                 return main()
             except Exception as error:
                 if not _was_killed() or _finished() <= finished:
                     raise
+                finished = _finished()
                 log.warning("A process was killed (%s): going on with the runs that are missing.", error)
                 sys.argv += ["resume=true", f"hydra.sweep.dir='{SweepFolder.current}'"]
     finally:

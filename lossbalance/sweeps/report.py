@@ -138,9 +138,8 @@ def _answer(runs: Runs, question: Question, out: Path, prefix: str) -> tuple[Sec
 def _objective(runs: Runs) -> str:
     """The metric that most runs call their objective."""
     named = runs.info["objective"].dropna()
-    named = named[named.isin(list(runs.metrics))]
     if named.empty:
-        raise ValueError(f"no run has its objective among its metrics: choose --metric from {sorted(runs.metrics)}.")
+        raise ValueError(f"no run says what its objective is: choose --metric from {sorted(runs.metrics)}.")
     return str(named.mode().iloc[0])
 
 

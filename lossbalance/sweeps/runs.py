@@ -171,7 +171,7 @@ def _tabulate(summaries: list[dict[str, Any]]) -> Runs:
     return Runs(
         info=pd.DataFrame([_info(summary, chosen) for summary, chosen in zip(summaries, choices, strict=True)]),
         choices=pd.DataFrame(kept, index=range(len(kept)), dtype=object),
-        metrics=_numbers(summary.get("metrics") for summary in summaries),
+        metrics=_metrics(summaries),
         weights=_numbers(summary.get("weights") for summary in summaries),
     )
 
@@ -238,6 +238,12 @@ def _tidy(value: Any) -> Any:
     except ValueError:
         return value
     return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _metrics(summaries: list[dict[str, Any]]) -> pd.DataFrame:
+    metrics = _numbers(summary.get("metrics") for summary in summaries)
+    names = {str((summary.get("objective") or {}).get("name")) for summary in summaries} - {"None"}
+    return metrics.reindex(columns=[*metrics, *sorted(names - set(metrics))])
 
 
 def _numbers(mappings: Iterable[Mapping[str, Any] | None]) -> pd.DataFrame:

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -134,6 +135,8 @@ def test_the_command_line_answers_what_cannot_be_reported_with_one_message(tmp_p
 
 def test_a_set_of_runs_in_which_none_completed_is_reported_all_the_same(tmp_path):
     write_run(tmp_path / "0", 0.1, status="failed", message="boom")
+    summary = json.loads((tmp_path / "0" / "summary.json").read_text()) | {"metrics": {}, "weights": {}}
+    (tmp_path / "0" / "summary.json").write_text(json.dumps(summary))
     assert write_report([tmp_path]).startswith("No run came to its end")
     assert "boom" in (tmp_path / "report.html").read_text()
 
