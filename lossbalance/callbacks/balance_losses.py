@@ -82,7 +82,9 @@ class BalanceLosses(Callback):
         self._prepare(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts with the state of rank 0 on every rank, and with that of the checkpoint where there is one."""
+        """Starts with the state of the checkpoint, if there is one, and with that of rank 0 on every rank."""
+        if self._resumed is not None:  # once more, for precision and device are those of the module only now
+            self.criterion.load_state_dict(self._resumed["criterion"])
         if world_size() > 1:  # by copies, for spawned processes share the memory of what they were given
             state = trainer.strategy.broadcast(self.criterion.state_dict())
             self.criterion.load_state_dict(state, assign=True)
@@ -91,7 +93,7 @@ class BalanceLosses(Callback):
         groups = self.criterion.parameter_groups(self.lr)
         self._learner = _Learner(groups) if groups else None
         if self._learner is not None and self._resumed is not None:
-            self._learner.optimizer.load_state_dict(self._resumed)
+            self._learner.optimizer.load_state_dict(self._resumed["optimizer"])
         self._resumed = None
 
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -129,7 +131,9 @@ class BalanceLosses(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the criterion, and of the optimizer of its parameters."""
-        optimizer = self._resumed if self._learner is None else self._learner.optimizer.state_dict()
+        if self._resumed is not None:
+            return self._resumed
+        optimizer = None if self._learner is None else self._learner.optimizer.state_dict()
         return {"terms": list(self.criterion.terms), "criterion": self.criterion.state_dict(), "optimizer": optimizer}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -144,7 +148,7 @@ class BalanceLosses(Callback):
                 f"{list(self.criterion.terms)}."
             )
         self.criterion.load_state_dict(state_dict["criterion"])
-        self._resumed = state_dict["optimizer"]
+        self._resumed = state_dict
 
     def _prepare(self, module: LightningModule) -> None:
         if self._ready:
@@ -154,7 +158,7 @@ class BalanceLosses(Callback):
                 f"`BalanceLosses` needs automatic optimization, and {type(module).__name__} has switched it off: "
                 "what its `training_step` returns is ignored. Switch it on, or call the criterion in `training_step`."
             )
-        self.criterion.to(module.device)
+        module.trainer.precision_plugin.convert_module(self.criterion.to(module.device))
         modules, parameters = dict(module.named_modules()), dict(module.named_parameters())
         heads = {term: _find("probes", "a module", name, modules, module) for term, name in self.probes.items()}
         self._undo.callback(self.criterion.probe_inputs(heads).remove)

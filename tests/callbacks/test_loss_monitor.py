@@ -1,23 +1,239 @@
+import math
+import time
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger
+from torch import nn
 
-from lossbalance.callbacks import LossMonitor
-from lossbalance.weighting import Fixed
-from tests.callbacks.modules import OwnsCriterion, batches, train
+from lossbalance import WeightedLoss
+from lossbalance.callbacks import BalanceLosses, LossMonitor
+from lossbalance.penalties import L2
+from lossbalance.weighting import Equal, Fixed, GradBalance, Uncertainty
+from lossbalance.weighting.base import Weighting, weighted_sum
+from tests.callbacks.modules import (
+    PROBES,
+    TERMS,
+    Drawn,
+    OwnsCriterion,
+    TwoHeads,
+    balance,
+    batches,
+    make_trainer,
+    scheme,
+)
 
 
 def test_the_means_of_an_epoch_count_every_sample_once(tmp_path):
-    monitor = LossMonitor()
-    module = OwnsCriterion(Fixed(["aux", "main"], {"aux": 0.5, "main": 2.0}), lr=0.0)
+    monitor, weights = LossMonitor(), {"aux": 0.5, "main": 2.0}
+    module = OwnsCriterion(Fixed(TERMS, weights), lr=0.0)
+    module.validation_step = module.training_step
 
-    train(module, [monitor], batches(7, batch_size=3), tmp_path, logger=CSVLogger(tmp_path, "", ""), max_epochs=1)
+    data = batches(7, batch_size=3)  # the last batch has one sample
+    make_trainer([monitor], tmp_path, logger=CSVLogger(tmp_path, "", ""), max_epochs=1).fit(module, data, data)
 
-    x, y = batches(7, batch_size=3).dataset.tensors
-    expected = {name: loss.item() for name, loss in module.losses(x, y).items()}
+    expected = {term: loss.item() for term, loss in module.losses(*data.dataset.tensors).items()}
     logged = pd.read_csv(tmp_path / "metrics.csv")
-    for term, weight in (("aux", 0.5), ("main", 2.0)):
-        assert logged[f"loss/{term}"].dropna().tolist() == [pytest.approx(expected[term])]
-        assert monitor.last_epoch[term]["loss"] == pytest.approx(expected[term])
+    for term, weight in weights.items():
+        for name in (f"loss/{term}", f"val/loss/{term}"):
+            assert logged[name].dropna().tolist() == [pytest.approx(expected[term])]
+        assert logged[f"weight/{term}"].dropna().tolist() == [weight]
         assert monitor.last_epoch[term]["contribution"] == pytest.approx(weight * expected[term])
-    assert (tmp_path / "losses.png").exists()
+    assert sum(row["value_share"] for row in monitor.last_epoch.values()) == pytest.approx(1)
+    assert sum(row["gradient_share"] for row in monitor.last_epoch.values()) == pytest.approx(1)
+    assert (tmp_path / "losses.png").stat().st_size > 10_000
+
+
+def test_between_epochs_it_logs_the_means_since_the_last_time(tmp_path):
+    module = OwnsCriterion(scheme("gradbalance"), lr=0.0)
+
+    make_trainer([LossMonitor()], tmp_path, logger=CSVLogger(tmp_path, "", ""), max_epochs=1, log_every_n_steps=2).fit(
+        module, batches(5, 1)
+    )
+
+    losses = [module.losses(*batch)["aux"].item() for batch in batches(5, 1)]
+    logged = pd.read_csv(tmp_path / "metrics.csv")["loss/aux_step"].dropna().tolist()
+    assert logged == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:4]) / 2])
+
+
+def test_a_loss_that_is_absent_or_not_finite_is_left_out_and_the_latter_told(tmp_path):
+    monitor = LossMonitor()
+
+    with pytest.warns(UserWarning, match=r"The loss of 'aux' was not finite in 25\.00% of an epoch"):
+        make_trainer([monitor, balance()], tmp_path, max_steps=4).fit(Drawn(lacks=[1, 2, 3], breaks=[0]), batches(4, 1))
+    assert math.isnan(monitor.last_epoch["aux"]["loss"])
+    assert monitor.last_epoch["main"]["loss"] > 0
+
+
+def test_other_callbacks_can_watch_what_it_logs(tmp_path):
+    class Evaluates(TwoHeads):
+        def validation_step(self, batch, batch_idx):
+            return {"losses": {**self.losses(*batch), "aux": None}}
+
+    monitor = LossMonitor()
+    trainer = make_trainer([monitor, balance()], tmp_path, max_epochs=1)
+    trainer.fit(Evaluates(), batches(4, 2), batches(4, 2))
+
+    assert trainer.callback_metrics["loss/aux"].item() == pytest.approx(monitor.last_epoch["aux"]["loss"])
+    assert "val/loss/main" in trainer.callback_metrics
+    assert "val/loss/aux" not in trainer.callback_metrics
+
+
+def test_what_the_module_logs_itself_is_not_logged_again(tmp_path):
+    class Logs(OwnsCriterion):
+        def validation_step(self, batch, batch_idx):
+            self.criterion(self.losses(*batch))
+            self.log("val/loss/aux", 123.0)
+
+    trainer = make_trainer([LossMonitor()], tmp_path, max_epochs=1)
+    trainer.fit(Logs(scheme("gradbalance")), batches(4, 2), batches(4, 2))
+
+    assert trainer.callback_metrics["val/loss/aux"].item() == 123.0
+    assert trainer.callback_metrics["val/loss/main"].item() != 123.0
+
+
+def test_a_penalty_is_a_row_of_its_own(tmp_path):
+    monitor, module = LossMonitor(), OwnsCriterion(Equal(TERMS), lr=0.0)
+    module.criterion = WeightedLoss(Equal(TERMS), penalties={"l2": L2(0.1)})
+
+    make_trainer([monitor], tmp_path, max_epochs=1).fit(module, batches(4, 2))
+
+    value = L2(0.1)(module).item()
+    row = monitor.last_epoch["l2"]
+    assert (row["loss"], row["contribution"], row["weight"]) == (pytest.approx(value), pytest.approx(value), 1.0)
+
+
+def test_tensorboard_gets_the_picture(tmp_path):
+    pytest.importorskip("tensorboard")
+    from pytorch_lightning.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path, "", "")
+    make_trainer([LossMonitor(), balance()], tmp_path, logger=logger, max_epochs=2).fit(TwoHeads(), batches(4, 2))
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["images"] == ["losses"]
+    assert [event.step for event in events.Scalars("loss/aux")] == [1, 3]
+
+
+def test_a_resumed_epoch_counts_what_was_counted_before(tmp_path):
+    whole, first, second = LossMonitor(), LossMonitor(), LossMonitor()
+    for monitor, steps in ((whole, 4), (first, 2)):
+        make_trainer([monitor, balance()], tmp_path, max_steps=steps).fit(Drawn(), batches(4, 1))
+    state = first.state_dict()  # at the end of an epoch that was cut short
+
+    second.load_state_dict(state)
+    make_trainer([second, balance()], tmp_path, max_steps=4).fit(Drawn(), batches(4, 1))
+
+    assert second.history[0] == first.history[0]
+    assert len(second.history) == 2
+
+
+def test_its_cost_is_at_most_three_percent_of_a_step_of_ten_milliseconds():
+    terms = [f"term {i}" for i in range(4)]
+    criterion, x, weight = WeightedLoss(GradBalance(terms)), torch.randn(8, 8), torch.randn(8, 8, requires_grad=True)
+    monitor, module = LossMonitor(), SimpleNamespace(device="cpu", named_modules=lambda: [("criterion", criterion)])
+    trainer = SimpleNamespace(callbacks=[], optimizers=[], global_step=0, current_epoch=0, log_every_n_steps=50)
+    trainer.loggers = []
+    monitor.on_train_start(trainer, module)
+    seconds = []
+    for step in range(1, 301):
+        h = x @ weight
+        criterion({term: (criterion.probe(term, h) + i).square().mean() for i, term in enumerate(terms)}).backward()
+        trainer.global_step = step
+        start = time.perf_counter()
+        monitor.on_after_backward(trainer, module)
+        monitor.on_train_batch_end(trainer, module, None, [x, x], 0)
+        seconds.append(time.perf_counter() - start)
+    spans = [sum(seconds[i : i + 50]) / 50 for i in range(0, 300, 50)]  # each with one log
+    assert min(spans) < 300e-6
+
+
+class Collapsing(Weighting):
+    """Takes the weight of the first term away, by a rule."""
+
+    uses_losses = True
+
+    def __init__(self, terms):
+        super().__init__(terms)
+        self.register_buffer("weight", torch.ones(len(self.terms)))
+
+    def observe(self, observation):
+        self.weight[0] *= 0.01
+
+    def weigh(self, losses, present):
+        return weighted_sum(losses, self.weight, present)
+
+
+class Dominated(TwoHeads):
+    def losses(self, x, y):
+        return {term: loss * (1e6 if term == "aux" else 1.0) for term, loss in super().losses(x, y).items()}
+
+
+class Detached(TwoHeads):
+    def losses(self, x, y):
+        return {**super().losses(x, y), "aux": x.square().mean()}
+
+
+class Bypassed(TwoHeads):
+    def losses(self, x, y):
+        h = self.trunk(x).tanh()
+        return {**super().losses(x, y), "aux": nn.functional.linear(h, self.aux_head.weight).square().mean()}
+
+
+class Decays(OwnsCriterion):
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), weight_decay=0.1)
+
+
+class Forgets(OwnsCriterion):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.trunk.parameters(), lr=0.01)
+
+
+def balanced(weighting: Weighting) -> BalanceLosses:
+    return BalanceLosses(WeightedLoss(weighting), probes=PROBES)
+
+
+TROUBLES = {
+    "dominance": (Dominated, balanced(Equal(TERMS)), r"'aux' takes (99|100)\.\d% of the gradient .* GradBalance"),
+    "collapse": (
+        TwoHeads,
+        BalanceLosses(WeightedLoss(Collapsing(TERMS))),
+        "weight of 'aux' has collapsed from .* hold it by Fixed",
+    ),
+    "unmoved": (Detached, BalanceLosses(WeightedLoss(Equal(TERMS))), "loss of 'aux' never moved: .* Is it detached"),
+    "unseen": (Bypassed, balanced(Equal(TERMS)), "probe of 'aux' never fired .* `criterion.probe"),
+    "decay": (lambda: Decays(Uncertainty(TERMS)), None, r"under a weight decay of 0\.1: put `\*criterion.parameter_gr"),
+    "forgotten": (
+        lambda: Forgets(Uncertainty(TERMS)),
+        None,
+        "will never move, for `Uncertainty.log_variance` is in no",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make_module", "callback", "message"), TROUBLES.values(), ids=TROUBLES)
+def test_a_trouble_is_told_once_by_name_and_with_its_cure(make_module, callback, message, tmp_path):
+    callbacks = [LossMonitor(), *([callback] if callback else [])]
+    options = {"gradient_clip_val": 0.1, "max_epochs": 4}
+
+    with pytest.warns(UserWarning, match=message) as caught:
+        make_trainer(callbacks, tmp_path, **options).fit(make_module(), batches(16, 2))
+
+    assert len([warning for warning in caught if "'aux'" in str(warning.message)]) == 1
+
+
+def test_weights_that_are_chosen_are_no_trouble(tmp_path):
+    monitor = LossMonitor()
+    make_trainer([monitor, balanced(Fixed(TERMS, {"aux": 0.0, "main": 1.0}))], tmp_path, max_epochs=3).fit(
+        Dominated(), batches(16, 2)
+    )
+    assert monitor.last_epoch["main"]["gradient_share"] == 1.0
+
+
+def test_a_module_without_a_criterion_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`LossMonitor` needs the module to own one WeightedLoss, and found \[\] in"):
+        make_trainer([LossMonitor()], tmp_path, max_epochs=1).fit(TwoHeads(), batches(4, 2))
