@@ -40,8 +40,10 @@ class Probes(nn.Module):
         self._half = False  # whether a probe has met an activation of fp16
         # Plain tensors, for DistributedDataParallel gives every rank the buffers of rank 0.
         self._gauges = _new_gauges(len(self.terms) + 1, torch.device("cpu"))  # one per term, one for the total
-        self._step: tuple[Tensor, ...] | None = None  # losses, weights, present, finite: what the gauges belong to
+        # Written in place, so that a CUDA graph finds them where they were.
+        self._step = torch.zeros(4, len(self.terms))  # losses, weights, present, finite: what the gauges belong to
         self._pending = torch.zeros(3, len(self.terms))  # losses, norms, seen: what the next step will use
+        self._settled = True  # whether the gauges have been read since the step
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +91,9 @@ class Probes(nn.Module):
 
     def seal(self, total: Tensor, losses: Tensor, weights: Tensor, present: Tensor, finite: Tensor) -> Tensor:
         """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor."""
-        self._step = (losses, weights, present, finite)
+        step = torch.stack([losses, weights, present.to(losses.dtype), finite.to(losses.dtype).expand_as(losses)])
+        self._step = self._step.to(step.dtype).copy_(step)
+        self._settled = False
         return _Probe.apply(total, self._gauges[-1])
 
     def squares(self) -> Tensor:
@@ -98,18 +102,20 @@ class Probes(nn.Module):
 
     def measured(self) -> Tensor:
         """Returns this rank's part of the last step, to be summed over ranks; see :func:`pack`."""
-        if self._step is None:
-            return self._pending.new_zeros(3, len(self.terms))
-        losses, weights, present, _ = self._step
-        squares = self.squares().to(losses.dtype)
-        return pack(losses, squares[:-1] / (weights.square() * squares[-1]), present)
+        if self._settled:
+            return torch.zeros_like(self._pending)
+        losses, weights, present, _ = self._step.unbind()
+        squares = self.squares()
+        return pack(losses, squares[:-1] / (weights.square() * squares[-1]), present > 0)
 
     def settle(self, sums: Tensor) -> Tensor:
         """Turns the sum of :meth:`measured` over ranks into what the next step will use; see :func:`unpack`.
 
         After a step that was not finite, that is once more what the step itself was given.
         """
-        self._pending, self._step = self._merge(sums), None
+        pending = self._merge(sums)
+        self._pending = self._pending.to(pending.dtype).copy_(pending)
+        self._settled = True
         return self._pending
 
     def get_extra_state(self) -> Tensor:
@@ -121,22 +127,19 @@ class Probes(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes up what :meth:`get_extra_state` returned."""
-        self._step = None
+        self._settled = True
         self._pending = state[:3].to(self.device, copy=True)
         self.known = {term for term, known in zip(self.terms, state[3].tolist(), strict=True) if known}
 
     def _merge(self, sums: Tensor) -> Tensor:
-        if self._step is None:
-            return self._pending
-        *_, finite = self._step
-        latest = unpack(sums)
-        return torch.where(finite, latest, self._pending.to(latest.dtype))
+        return self._pending if self._settled else torch.where(self._step[3] > 0, unpack(sums), self._pending)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         device = fn(self._pending).device
         if device != self.device:
             self._gauges = _new_gauges(len(self._gauges), device)
-            self._pending, self._step = self._pending.to(device), None
+            self._step, self._pending = self._step.to(device), self._pending.to(device)
+            self._settled = True
         return super()._apply(fn, recurse)
 
 
