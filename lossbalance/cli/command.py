@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +20,7 @@ INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 def command_line(main: Callable[[], Any]) -> None:
     """Runs ``main``, made by ``hydra.main``, and leaves with an exit code: 0, 1 after an error, 130 after Ctrl-C.
 
-    An error is explained in one message. The traceback is shown with ``HYDRA_FULL_ERROR=1`` in the environment.
+    An error is explained in one message; with ``HYDRA_FULL_ERROR=1`` in the environment its traceback is shown.
     """
     register()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -31,27 +32,41 @@ def command_line(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sys.exit(f"error: {explain(error)}\n(The whole traceback: HYDRA_FULL_ERROR=1.)")
+        sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 shows the traceback.)")
 
 
+@singledispatch
 def explain(error: BaseException) -> str:
     """Returns what is wrong, in words for whoever typed the command."""
-    if (
-        isinstance(error, HydraException | ValueError) and error.__cause__ is not None
-    ):  # Hydra found it, the cause says it
+    if isinstance(error.__cause__, OSError):
         return explain(error.__cause__)
-    if isinstance(error, OmegaConfBaseException):
-        return f"`{error.full_key or error.key}`: {error.msg}{_known_keys(error)}"
-    if isinstance(error, OSError):
-        return (
-            f"`hydra.run.dir` (in a sweep `hydra.sweep.dir`) must be a folder that can be written: "
-            f"{error.strerror}: {error.filename}."
-        )
     return str(error) or type(error).__name__
 
 
-def _known_keys(error: OmegaConfBaseException) -> str:
+@explain.register
+def _(error: HydraException) -> str:
+    return str(error) if error.__cause__ is None else explain(error.__cause__)
+
+
+@explain.register
+def _(error: MissingConfigException) -> str:
+    if not error.options or error.missing_cfg_file is None:
+        return str(error)
+    group, _, choice = error.missing_cfg_file.rpartition("/")
+    options = list(error.options)
+    return f"`{group}` must be one of {options}, got {choice!r}{did_you_mean(choice, options)}."
+
+
+@explain.register
+def _(error: OmegaConfBaseException) -> str:
+    message = f"`{error.full_key}`: {str(error).splitlines()[0]}"
     if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
-        return ""
-    known = [str(key) for key in error.parent_node]
-    return f"{did_you_mean(error.key, known)}; there are {known}"
+        return f"{message}."
+    known = [str(key) for key in error.parent_node if key != "hydra"]
+    return f"{message}{did_you_mean(error.key, known)}; it has {known}."
+
+
+@explain.register
+def _(error: OSError) -> str:
+    folder = "`hydra.run.dir`, in a sweep `hydra.sweep.dir`, must be a folder that can be written"
+    return f"{folder}, got {error.filename!r}: {error.strerror}." if error.filename else str(error)
