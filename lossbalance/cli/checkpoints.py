@@ -5,6 +5,8 @@ from pathlib import Path
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lossbalance.checks import check_word
+
 
 class BestAndLast(ModelCheckpoint):
     """Keeps ``best.ckpt``, by a metric, and ``last.ckpt``, of the last whole epoch; before the first, of the start.
@@ -15,10 +17,13 @@ class BestAndLast(ModelCheckpoint):
         dirpath: The folder.
         monitor: The metric.
         direction: ``maximize`` or ``minimize``.
+
+    Raises:
+        ValueError: If the direction is another word.
     """
 
     def __init__(self, dirpath: str, monitor: str, direction: str = "maximize") -> None:
-        mode = {"maximize": "max", "minimize": "min"}[direction]
+        mode = check_word("direction", direction, ["maximize", "minimize"])[:3]
         super().__init__(dirpath, "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

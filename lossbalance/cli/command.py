@@ -59,11 +59,10 @@ def _(error: MissingConfigException) -> str:
 
 @explain.register
 def _(error: OmegaConfBaseException) -> str:
-    message = f"`{error.full_key}`: {str(error).splitlines()[0]}"
-    if not isinstance(error.parent_node, DictConfig) or error.key in error.parent_node:
-        return f"{message}."
-    known = [str(key) for key in error.parent_node if key != "hydra"]
-    return f"{message}{did_you_mean(error.key, known)}; it has {known}."
+    if isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node:
+        known = [str(key) for key in error.parent_node if key != "hydra"]
+        return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
+    return f"`{error.full_key}`: {str(error).splitlines()[0]}."
 
 
 @explain.register

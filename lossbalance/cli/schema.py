@@ -78,6 +78,7 @@ class Config:
     alpha: float = 0.5
     weight_sum: float | None = None
     seed: int = 0
+    threads: int | None = 1
     fold: int = 0
     folds: int = 4
     test: bool = True
