@@ -159,3 +159,12 @@ def test_resume_finds_the_last_sweep_that_was_asked_for_with_the_same_words(tmp_
 
     assert SweepFolder.current == tmp_path / "2"
     assert config.hydra.sweep.dir == str(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "key", "value"), [("compare_schemes", "weight_sum", 1), ("alpha_cv", "folds", 5)]
+)
+def test_an_experiment_replaces_the_defaults(experiment, key, value):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("train", [f"experiment={experiment}"])[key] == value

@@ -1,0 +1,221 @@
+"""Searches settings with Optuna: every trial is a run of ``scripts/train.py`` with a folder of its own."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from omegaconf import open_dict
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from lossbalance.cli import run
+from lossbalance.cli.command import explain
+from lossbalance.cli.schema import register
+from lossbalance.sweeps.report import write_report
+from lossbalance.sweeps.runs import show
+from lossbalance.sweeps.statistics import lower_is_better
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SPACE = (
+    "loss=equal,alpha,uncertainty,gradnorm,gradbalance",
+    "alpha=tag(log,interval(1e-6,1))",
+    "penalty=none,l2",
+    "penalty.strength=tag(log,interval(1e-6,0.1))",
+)
+_PRUNING = (
+    "+callbacks.pruning._target_=lossbalance.sweeps.pruning.Pruning",
+    "+callbacks.pruning.metric=${task.objective.name}",
+)
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is tried, and what by.
+
+    Args:
+        fixed: What all trials are told, as on the command line of ``scripts/train.py``.
+        space: What is searched: Hydra's words for a sweep.
+        metrics: The metrics of a trade-off; none for the objective of the task.
+        folder: Where the trials' folders go.
+    """
+
+    fixed: Sequence[str]
+    space: Sequence[Override]
+    metrics: Sequence[str]
+    folder: Path
+
+    def try_out(self, trial: optuna.Trial) -> float | list[float]:
+        """Trains as the trial suggests; returns its objective, or the metrics of the trade-off.
+
+        Raises:
+            optuna.TrialPruned: If the trial was stopped early.
+            Exception: Whatever a run raises; its message is kept with the trial.
+        """
+        folder = self.folder / str(trial.number)
+        try:
+            words = [*self.fixed, *_suggest(trial, self.space)]
+            trial.set_user_attr("command", " ".join(words))
+            objective = self._train(trial, words, folder)
+        except Exception as error:
+            pruned = isinstance(error, optuna.TrialPruned)
+            trial.set_user_attr("message", str(error) if pruned else explain(error))
+            if pruned:
+                _set_status(folder, "pruned")
+            raise
+        found = json.loads((folder / "summary.json").read_text())["metrics"]
+        missing = [name for name in self.metrics if name not in found]
+        if missing:
+            raise ValueError(f"no metric {missing}; those that exist: {sorted(found)}.")
+        return [found[name] for name in self.metrics] or objective
+
+    def directions(self) -> list[StudyDirection]:
+        """Whether each objective is to be small or large."""
+        if self.metrics:
+            return [
+                StudyDirection.MINIMIZE if lower_is_better(name) else StudyDirection.MAXIMIZE for name in self.metrics
+            ]
+        return [StudyDirection[compose("train", list(self.fixed)).task.objective.direction.upper()]]
+
+    def _train(self, trial: optuna.Trial, words: list[str], folder: Path) -> float:
+        from lossbalance.sweeps.pruning import Pruning  # imports torch, which takes seconds
+
+        Pruning.trial = trial
+        pruning = [] if self.metrics else _PRUNING  # Optuna prunes by one objective only
+        config = compose("train", [*words, *pruning, f"output_dir='{folder}'"], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return run(config)
+
+
+def main(conf: Path, arguments: Sequence[str] | None = None) -> int:
+    """The command line of ``scripts/search.py``; returns its exit code.
+
+    Args:
+        conf: The folder of the configuration.
+        arguments: What was typed; what this process was started with by default.
+    """
+    given = _parser().parse_args(arguments)
+    register()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what went wrong is said at the end
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            return _search(given)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        print(f"search.py: {explain(error)}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="search.py",
+        description="Searches settings with Optuna. Start it twice, and two processes work on one study.",
+        epilog="example: search.py loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_pixels --trials 50",
+    )
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=(
+        "as for train.py; what is a sweep there is searched here: key=a,b and key=interval(0,1), key=range(1,5), "
+        f"key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
+    ))  # fmt: skip
+    parser.add_argument("--trials", type=int, default=50, help="how many trials the study is to have in all (50)")
+    parser.add_argument("--minutes", type=float, help="when to stop before that")
+    parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search the front of two metrics")
+    parser.add_argument("--study", default="search", help="its name, and that of its folder below searches/")
+    parser.add_argument("--storage", help="a file for Optuna's journal, or any storage URL; by default in the folder")
+    return parser
+
+
+def _search(given: argparse.Namespace) -> int:
+    folder = Path("searches", given.study).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    parsed = OverridesParser.create().parse_overrides(given.words)
+    space = [override for override in parsed if override.is_sweep_override()]
+    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    space = space or OverridesParser.create().parse_overrides(list(DEFAULT_SPACE))
+    search = Search(fixed, space, given.trade_off, folder)
+    study = optuna.create_study(
+        study_name=given.study,
+        storage=_storage(given.storage, folder),
+        sampler=optuna.samplers.NSGAIISampler() if given.trade_off else optuna.samplers.TPESampler(),
+        pruner=optuna.pruners.MedianPruner(n_warmup_steps=5),
+        directions=search.directions(),
+        load_if_exists=True,
+    )
+    if len(study.get_trials(states=_ENDED)) < given.trials:
+        enough = optuna.study.MaxTrialsCallback(given.trials, states=_ENDED)
+        seconds = None if given.minutes is None else 60 * given.minutes
+        study.optimize(search.try_out, timeout=seconds, callbacks=[enough], catch=(Exception,))
+    return _conclude(study, folder)
+
+
+def _conclude(study: optuna.Study, folder: Path) -> int:
+    """Prints the best trials and writes the report of all; returns the exit code."""
+    for trial in study.get_trials(states=(TrialState.FAIL,)):
+        print(
+            f"Trial {trial.number} failed: {trial.user_attrs.get('message', 'not a finite objective')}", file=sys.stderr
+        )
+    completed, pruned, failed = (len(study.get_trials(states=(state,))) for state in _ENDED)
+    print(f"\nThe study {study.study_name!r}: {completed} completed, {pruned} pruned, {failed} failed.")
+    if not completed:
+        return 1
+    for trial in study.best_trials:
+        print(f"{_values(trial)}  python scripts/train.py {trial.user_attrs['command']}")
+    write_report([folder])
+    print(f"The whole report: {folder / 'report.html'}")
+    return 0
+
+
+def _suggest(trial: optuna.Trial, space: Sequence[Override]) -> list[str]:
+    """Returns the words that the trial suggests, without those that would say nothing."""
+    chosen: dict[str, Any] = {}
+    for override in space:
+        key, sweep = override.get_key_element(), override.value()
+        idle = key == "alpha" and chosen.get("loss", "alpha") != "alpha"  # only that scheme reads it
+        if not idle and chosen.get(key.partition(".")[0]) != "none":
+            chosen[key] = _value(trial, key, sweep)
+    return [f"{key}={show(value)}" for key, value in chosen.items()]
+
+
+def _value(trial: optuna.Trial, key: str, sweep: Any) -> Any:
+    if isinstance(sweep, ChoiceSweep):
+        return trial.suggest_categorical(
+            key, [value if isinstance(value, int | float) else str(value) for value in sweep.list]
+        )
+    if isinstance(sweep, RangeSweep):
+        steps = [float(f"{value:.10g}") for value in sweep.range()]
+        return trial.suggest_categorical(key, steps)
+    if isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None:
+        value = trial.suggest_float(key, sweep.start, sweep.end, log="log" in sweep.tags)
+        return float(f"{value:.4g}")
+    raise ValueError(f"`{key}` must be a list, a range or an interval to be searched, got {sweep}.")
+
+
+def _set_status(folder: Path, status: str) -> None:
+    path = folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": status}, indent=2) + "\n")
+
+
+def _storage(given: str | None, folder: Path) -> str | BaseStorage:
+    if given is not None and "://" in given:
+        return given
+    return JournalStorage(JournalFileBackend(given or str(folder / "journal.log")))
+
+
+def _values(trial: FrozenTrial) -> str:
+    return " ".join(f"{value:.4g}" for value in trial.values)

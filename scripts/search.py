@@ -1,0 +1,12 @@
+"""Searches schemes, weights and penalties with Optuna.
+
+python scripts/search.py loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_pixels --trials 50
+"""
+
+import sys
+from pathlib import Path
+
+from lossbalance.sweeps.search import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parents[1] / "conf"))

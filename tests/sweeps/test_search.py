@@ -1,0 +1,62 @@
+"""Searches for real: tiny runs, in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lossbalance.sweeps.search import DEFAULT_SPACE, _suggest
+
+ROOT = Path(__file__).parents[2]
+TINY = [f"trainer.{key}=1" for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "log_every_n_steps")]
+
+
+def search(folder, *arguments):
+    """Starts a search as a person would; returns what came of it, and its folder."""
+    command = [sys.executable, str(ROOT / "scripts" / "search.py"), *TINY, "test=false", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done, folder / "searches" / "search"
+
+
+@pytest.mark.processes
+def test_a_failing_trial_is_recorded_and_the_same_command_goes_on(tmp_path):
+    asked = ["loss=alpha", "alpha=range(0.5,2,1)", "seed=range(0,9)"]  # an alpha of 1.5 is refused
+    for trials in (2, 4):
+        done, folder = search(tmp_path, *asked, "--trials", str(trials))
+    summaries = [json.loads((folder / str(number) / "summary.json").read_text()) for number in range(4)]
+    failed = [number for number, summary in enumerate(summaries) if summary["status"] == "failed"]
+    assert [f"Trial {number} failed: `alpha` must be" in done.stderr for number in range(4)] == [
+        number in failed for number in range(4)
+    ]
+    assert f"{4 - len(failed)} completed, 0 pruned, {len(failed)} failed" in done.stdout
+    assert done.returncode == (len(failed) == 4)
+    assert not (folder / "4").exists()
+
+
+@pytest.mark.processes
+def test_a_trade_off_ends_in_the_best_trials_of_two_metrics_in_any_storage(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    pair = ["val/aux/accuracy", "val/loss/main"]
+
+    done, folder = search(tmp_path, "alpha=interval(0,1)", "--trials", "2", "--storage", storage, "--trade-off", *pair)
+
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="search", storage=storage)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    for trial in study.trials:
+        metrics = json.loads((folder / str(trial.number) / "summary.json").read_text())["metrics"]
+        assert trial.values == [metrics[name] for name in pair]
+
+
+def test_what_a_choice_makes_idle_is_not_suggested():
+    space = OverridesParser.create().parse_overrides(list(DEFAULT_SPACE))
+    equal = {"loss": "equal", "penalty": "none"}
+    tuned = {"loss": "alpha", "alpha": 0.25, "penalty": "l2", "penalty.strength": 0.001}
+    assert _suggest(optuna.trial.FixedTrial(equal), space) == ["loss=equal", "penalty=none"]
+    assert _suggest(optuna.trial.FixedTrial(tuned), space) == [f"{key}={value}" for key, value in tuned.items()]
