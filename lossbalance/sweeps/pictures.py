@@ -62,6 +62,7 @@ def draw_trade_off(trade_off: TradeOff, comparison: Comparison) -> Figure:
             equal = points.loc[comparison.baseline]
             star: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 12, "linestyle": ""}
             axes.plot(equal["x"], equal["y"], label="equal weighting", **star)
+        axes.set(xlim=_focus(points["x"]), ylim=_focus(points["y"]))
         _orient(axes, trade_off)
         _legend(figure)
         return figure
@@ -171,6 +172,15 @@ def _scale(axes: Axes, numbers: pd.Series) -> None:
         axes.set_xticks([0, *ticks] if (numbers == 0).any() else ticks, minor=False)
         axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
         axes.margins(x=0.02)
+
+
+def _focus(values: pd.Series) -> tuple[float, float]:
+    """Returns limits that hold all values but those far off the middle half, which would press the rest together."""
+    low, high = values.quantile([0.25, 0.75])
+    reach = 3 * (high - low) or np.inf
+    near = values[values.between(low - reach, high + reach)]
+    margin = 0.06 * (near.max() - near.min()) or 0.01
+    return near.min() - margin, near.max() + margin
 
 
 def _orient(axes: Axes, trade_off: TradeOff) -> None:

@@ -153,7 +153,9 @@ def _pictures(comparison: Comparison, question: Question) -> Iterator[tuple[str,
         curve = trade_off(
             comparison.runs, x, y, (question.lower(x, comparison.runs), question.lower(y, comparison.runs))
         )
-        caption = f"Means with their standard errors; better is up and to the right.{_front(curve)}"
+        caption = (
+            f"Means with their standard errors; better is up and to the right; what is far off is cut.{_front(curve)}"
+        )
         yield "trade_off", caption, pictures.draw_trade_off(curve, comparison)
     if comparison.axis is not None:
         caption = (
