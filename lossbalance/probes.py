@@ -74,12 +74,19 @@ class Probes(nn.Module):
 
     def measure(self, losses: Sequence[Tensor | None]) -> Tensor:
         """Returns the squared norms ``[terms]`` at the probes by one partial backward pass per loss."""
-        self.known.update(term for term, loss in zip(self.terms, losses, strict=True) if loss is not None)
         _trace_autograd(True)
         factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
         squares = squared_norms(losses, [[gauge] for gauge in self._gauges[:-1]], factors, read=Tensor.detach)
         _trace_autograd(False)
         return squares
+
+    def learn(self, terms: Iterable[str], finite: Tensor) -> None:
+        """Notes that the norms of ``terms`` have been measured, unless they were not finite: then they will be again.
+
+        Asks the device, once in a training for each term; inside a compiled graph it trusts.
+        """
+        if torch.compiler.is_compiling() or finite.tolist():
+            self.known.update(terms)
 
     def begin(self) -> None:
         """Empties the gauges for the step at hand."""

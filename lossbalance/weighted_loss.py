@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance.checks import check_names, check_number
+from lossbalance.observing import observe_gradients, observe_losses
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
-from lossbalance.probes import ProbeHandle, Probes, observation, pack, squared_norms, unpack
-from lossbalance.ranks import sum_over_ranks, world_size
+from lossbalance.probes import ProbeHandle, Probes
+from lossbalance.ranks import sum_over_ranks
 from lossbalance.weighting.base import Weighting
 
 
@@ -123,7 +124,7 @@ class WeightedLoss(nn.Module):
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
         row, present = self._row(losses)
-        finite = self._observe(losses, row.detach(), present, shared) if self.training else None
+        measured = self._observe([losses[term] for term in self.terms], row.detach(), present, shared)
         total, weights = self.weighting.weigh(row, present)
         if self.weight_sum is not None:
             factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
@@ -138,7 +139,7 @@ class WeightedLoss(nn.Module):
             present,
             {name: penalty.detach() for name, penalty in penalties.items()},
         )
-        return total if finite is None else self.probes.seal(total, row.detach(), weights, *finite)
+        return total if measured is None else self.probes.seal(total, row.detach(), weights, *measured)
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
@@ -314,64 +315,21 @@ class WeightedLoss(nn.Module):
     @torch.no_grad()
     def _observe(
         self,
-        losses: Mapping[str, Tensor | None],
-        row: Tensor,
-        present: Tensor,
-        shared: Tensor | Iterable[Tensor] | None,
-    ) -> tuple[Tensor, Tensor] | None:
-        """Lets the scheme see the step; returns which terms the probes will measure, and whether all is finite."""
-        if self.weighting.uses_gradients:
-            return self._observe_gradients([losses[term] for term in self.terms], row, present, shared)
-        if self.weighting.uses_losses:
-            (sums,), finite = self._gather([pack(row, torch.ones_like(row), present)], row)
-            self.weighting.observe(observation(unpack(sums), finite))
-        if self.probes.probed:
-            self.probes.begin()
-        return None
-
-    def _observe_gradients(
-        self,
         losses: list[Tensor | None],
         row: Tensor,
         present: Tensor,
         shared: Tensor | Iterable[Tensor] | None,
     ) -> tuple[Tensor, Tensor] | None:
-        squares = self._measure_now(losses, shared)
-        rows = [self.probes.measured().to(row.dtype)]
-        if squares is not None:
-            rows.append(pack(row, squares.to(row.dtype), present))
-        elif world_size() > 1:  # another rank may have something to tell
-            rows.append(torch.zeros_like(rows[0]))
-        (before, *now), finite = self._gather(rows, row)
-        pending = self.probes.settle(before)
-        for seen in [unpack(sums) for sums in now] if shared is not None else [pending, *map(unpack, now)]:
-            self.weighting.observe(observation(seen, finite))
-        if shared is not None:
+        """Lets the scheme see the step, in training; returns what the probes need to know of it, if they measure it."""
+        if not self.training:
             return None
-        self.probes.begin()
-        return present if squares is None else torch.zeros_like(present), finite
-
-    def _measure_now(self, losses: list[Tensor | None], shared: Tensor | Iterable[Tensor] | None) -> Tensor | None:
-        """Returns the squared norms of this very step ``[terms]`` where they are due, else None."""
-        if shared is not None:
-            return squared_norms(losses, [_check_shared(shared)] * len(losses))
-        given = [term for term, loss in zip(self.terms, losses, strict=True) if loss is not None]
-        unprobed = [term for term in given if term not in self.probes.probed]
-        if unprobed:
-            raise ValueError(
-                f"{type(self.weighting).__name__} needs the gradients of {unprobed}, and found no probe. Mark the "
-                f'activation where the branch of a term begins, `h = criterion.probe("{unprobed[0]}", h)`, '
-                f"or call `criterion.probe_inputs`; or give `shared=`, the tensors or parameters that the terms share."
-            )
-        return None if self.probes.known.issuperset(given) else self.probes.measure(losses)
-
-    def _gather(self, rows: list[Tensor], row: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns the rows summed over ranks, and whether every loss of every rank is finite."""
-        broken = (row * 0).sum()  # nan, and so it stays when summed
-        if world_size() == 1:
-            return rows, broken == 0
-        sums = sum_over_ranks(torch.cat([torch.stack(rows).flatten(), broken.unsqueeze(0)]))
-        return list(sums[:-1].view(len(rows), *rows[0].shape)), sums[-1] == 0
+        if self.weighting.uses_gradients:
+            return observe_gradients(self.weighting, self.probes, losses, row, present, shared)
+        if self.weighting.uses_losses:
+            observe_losses(self.weighting, row, present)
+        if self.probes.probed:
+            self.probes.begin()
+        return None
 
     def _gradient_shares(self) -> Tensor:
         norms = self.probes.squares()[:-1].sqrt()
@@ -404,12 +362,3 @@ def _check_penalties(penalties: Mapping[str, Penalty], terms: tuple[str, ...]) -
             raise TypeError(f"`penalties[{name!r}]` must be a penalty such as L2(1e-4), got {penalty!r}.")
         if name in terms:
             raise ValueError(f"`penalties` must have names of their own, got {name!r}, which is a term.")
-
-
-def _check_shared(shared: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    tensors = [shared] if isinstance(shared, Tensor) else list(shared)
-    if not tensors or not all(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors):
-        raise ValueError(
-            f"`shared` must be one or more tensors that require a gradient, got {len(tensors)} of which some do not."
-        )
-    return tensors

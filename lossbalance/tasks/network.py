@@ -11,7 +11,8 @@ class IntermediateNet(nn.Module):
     """Two hidden layers; the head ``aux`` reads the first, the head ``main`` the second.
 
     So the first layer serves both, and where it is narrow it has to choose. ``branches`` holds what is each term's own,
-    from that layer on: where gradients are to be compared.
+    from that layer on: where gradients are to be compared. The first layer starts as He et al. (2015) start layers of
+    rectifiers: with the narrower default of PyTorch, units that raw pixels switch off for good are a matter of luck.
 
     Args:
         outputs: How many numbers the heads ``aux`` and ``main`` give.
@@ -25,7 +26,10 @@ class IntermediateNet(nn.Module):
     def __init__(self, outputs: Mapping[str, int], width: int = 16, pixels: int = 88) -> None:
         super().__init__()
         width = check_integer("width", width, 1)
-        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.ReLU())
+        first = nn.Linear(pixels, width)
+        nn.init.kaiming_normal_(first.weight)
+        nn.init.zeros_(first.bias)
+        self.trunk = nn.Sequential(nn.Flatten(), first, nn.ReLU())
         aux = nn.Linear(width, outputs["aux"])
         main = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs["main"]))
         self.branches = nn.ModuleDict({"aux": aux, "main": main})
