@@ -23,7 +23,7 @@ class Task:
     terms: list[str] = MISSING
     objective: Objective = field(default_factory=Objective)
     batch_size: int = 128
-    lr: float = MISSING
+    lr: float = 0.003
     width: int = 16
     data: dict[str, Any] = MISSING
     module: dict[str, Any] = MISSING
