@@ -6,9 +6,9 @@ import shutil
 import subprocess
 
 import pytest
-from synthetic import write_alpha_sweep, write_run
 
 from lossbalance.sweeps.report import write_report
+from tests.sweeps.synthetic import write_alpha_sweep, write_run
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)

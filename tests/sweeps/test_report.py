@@ -9,9 +9,9 @@ from pathlib import Path
 import matplotlib.image
 import pandas as pd
 import pytest
-from synthetic import write_alpha_sweep, write_run
 
 from lossbalance.sweeps.report import Question, main, write_report
+from tests.sweeps.synthetic import write_alpha_sweep, write_run
 
 SCORES = {alpha / 10: [0.9 - (alpha / 10 - 0.3) ** 2 + 0.01 * seed for seed in range(3)] for alpha in range(0, 11)}
 

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic import write_alpha_sweep, write_run
 
 from lossbalance.sweeps.runs import NoRunsError, read_runs
+from tests.sweeps.synthetic import write_alpha_sweep, write_run
 
 
 def test_runs_are_found_at_any_depth_in_the_order_of_their_jobs(tmp_path):

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import write_alpha_sweep, write_run
 
 from lossbalance.sweeps.runs import read_runs
 from lossbalance.sweeps.statistics import (
@@ -18,6 +17,7 @@ from lossbalance.sweeps.statistics import (
     trade_off,
     verdict,
 )
+from tests.sweeps.synthetic import write_alpha_sweep, write_run
 
 
 @pytest.fixture
