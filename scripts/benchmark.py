@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py                    # a training step under each scheme, and in other packages
 python scripts/benchmark.py steps --terms 2 8 64
+python scripts/benchmark.py penalties          # a penalty in each mode
 python scripts/benchmark.py uncertainty        # not what it costs but what it gains: where the log-variances start
 """
 
@@ -22,12 +23,20 @@ def main() -> None:
     uncertainty.add_argument("--steps", type=int, default=500, help="steps of a training")
     uncertainty.add_argument("--lr", type=float, default=0.01, help="learning rate")
     uncertainty.add_argument("--bikes", type=Path, help="hour.csv of the bike-sharing data, to try that too")
+    penalties = kinds.add_parser("penalties", help="an L2 penalty in each mode, beside weight decay and autograd")
+    penalties.add_argument("--rounds", type=int, default=40, help="steps to time of each kind")
+    penalties.add_argument("--device", default="cpu", help="cpu, cuda")
     arguments = parser.parse_args()
     match arguments.kind:
         case "uncertainty":
             from lossbalance.benchmarks.uncertainty import benchmark_uncertainty
 
             benchmark_uncertainty(range(arguments.seeds), arguments.steps, arguments.lr, arguments.bikes)
+            return
+        case "penalties":
+            from lossbalance.benchmarks.penalties import benchmark_penalties
+
+            benchmark_penalties(rounds=arguments.rounds, device=arguments.device)
             return
         case None:
             arguments = parser.parse_args(["steps"])
