@@ -24,6 +24,7 @@ class Task:
     objective: Objective = field(default_factory=Objective)
     batch_size: int = 128
     lr: float = 0.003
+    max_epochs: int = 25
     width: int = 16
     data: dict[str, Any] = MISSING
     module: dict[str, Any] = MISSING
