@@ -188,7 +188,9 @@ class _Learner:
     """Trains the parameters of a scheme, the same on every rank, and skips a step that is not finite."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
-        self.optimizer = torch.optim.Adam(groups, lr=0.01, fused=True)  # only the fused one can skip on the device
+        # A scheme that starts at its optimum has a first gradient of mere rounding: a smaller eps makes a whole step of
+        # it, another one for each number of ranks. Only the fused optimizer can skip a step on the device.
+        self.optimizer = torch.optim.Adam(groups, lr=0.01, eps=1e-4, fused=True)
         self.optimizer.zero_grad()
         self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         self._broken = torch.zeros(1, device=self._parameters[0].device)  # totals since the step that are not finite

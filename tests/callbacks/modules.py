@@ -71,7 +71,8 @@ class OwnsCriterion(TwoHeads):
 
     def configure_optimizers(self) -> Any:
         groups = [{"params": [*self.trunk.parameters(), *self.aux_head.parameters(), *self.main_head.parameters()]}]
-        return torch.optim.Adam([*groups, *self.criterion.parameter_groups(lr=0.01)], lr=self.lr)
+        groups += [group | {"eps": 1e-4} for group in self.criterion.parameter_groups(lr=0.01)]
+        return torch.optim.Adam(groups, lr=self.lr)
 
 
 class Drawn(TwoHeads):

@@ -99,7 +99,10 @@ def test_learned_weights_follow_a_loop_written_by_hand_over_accumulated_batches(
     )
 
     twin, weighting = TwoHeads(), Uncertainty(TERMS)
-    optimizers = [torch.optim.Adam(twin.parameters(), lr=0.01), torch.optim.Adam(weighting.parameters(), lr=0.05)]
+    optimizers = [
+        torch.optim.Adam(twin.parameters(), lr=0.01),
+        torch.optim.Adam(weighting.parameters(), lr=0.05, eps=1e-4),
+    ]
     by_hand = WeightedLoss(weighting)
     for i, batch in enumerate(batches(16, 2)):
         (by_hand(twin.losses(*batch)) / 2).backward()
