@@ -2,7 +2,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -146,10 +145,8 @@ def test_the_report_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_thousands_of_runs_take_seconds(tmp_path):
+def test_thousands_of_runs_make_one_small_page(tmp_path):
     for job in range(2000):
         write_run(tmp_path / str(job), 0.5 + job % 7 / 100, job % 5, choices={"alpha": job // 5 / 400})
-    start = time.perf_counter()
     write_report([tmp_path])
-    assert time.perf_counter() - start < 10  # on a busy machine
     assert Path(tmp_path / "report.html").stat().st_size < 5e6
