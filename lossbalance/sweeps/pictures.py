@@ -1,6 +1,7 @@
 """The pictures of a report: small, so that they read on a phone, and told apart by shape as well as colour."""
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ _MANY = 300  # points from which a picture in SVG draws them as pixels
 
 
 def draw_trade_off(trade_off: TradeOff, comparison: Comparison) -> Figure:
-    """One metric against the other: settings, the curve along the swept number, the Pareto front, equal weighting."""
+    """One metric against the other: settings, the curve along the swept number, the Pareto front, the baseline."""
     with rc_context(_STYLE):
         figure, axes = _figure("What one metric costs the other")
         points = comparison.settings.drop(columns=["x", "y"], errors="ignore").join(trade_off.points, how="inner")
@@ -59,9 +60,9 @@ def draw_trade_off(trade_off: TradeOff, comparison: Comparison) -> Figure:
         ring: dict[str, Any] = {"color": INK, "marker": "o", "markersize": 10, "fillstyle": "none"}
         axes.plot(front["x"], front["y"], linestyle=":", label="Pareto front", **ring)
         if comparison.baseline in points.index:
-            equal = points.loc[comparison.baseline]
+            plain = points.loc[comparison.baseline]
             star: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 12, "linestyle": ""}
-            axes.plot(equal["x"], equal["y"], label="equal weighting", **star)
+            axes.plot(plain["x"], plain["y"], label=comparison.baseline_name, **star)
         axes.set(xlim=_focus(points["x"]), ylim=_focus(points["y"]))
         _orient(axes, trade_off)
         _legend(figure)
@@ -89,17 +90,19 @@ def draw_curve(comparison: Comparison) -> Figure:
             ring: dict[str, Any] = {"color": INK, "marker": "o", "markersize": 11, "fillstyle": "none", "linestyle": ""}
             axes.plot(float(chosen[axis]), chosen["mean"], label=f"one standard error: {show(chosen[axis])}", **ring)
         _scale(axes, ran[axis].dropna().astype(float))
-        axes.set(xlabel=axis, ylabel=comparison.metric)
+        low, high = _focus(ran["mean"])
+        reach = np.nan_to_num((ran["high"] - ran["low"]).median()) / 2
+        axes.set(xlabel=axis, ylabel=comparison.metric, ylim=(low - reach, high + reach))
         _legend(figure)
         return figure
 
 
-def draw_differences(comparison: Comparison, reference: str, most: int = 20) -> Figure:
-    """The paired difference of each setting from equal weighting, the best on top, with its 95 % interval."""
+def draw_differences(comparison: Comparison, baseline: str, most: int = 20) -> Figure:
+    """The paired difference of each setting from the baseline, the best on top, with its 95 % interval."""
     with rc_context(_STYLE):
-        differences = comparison.differences(reference).drop(index=reference)
+        differences = comparison.differences(baseline).drop(index=baseline)
         differences = differences[differences["pairs"] > 0].head(most)[::-1]
-        figure, axes = _figure("Difference from equal weighting", height=1.3 + 0.38 * len(differences))
+        figure, axes = _figure(f"Difference from {comparison.baseline_name}", height=1.3 + 0.38 * len(differences))
         rows = np.arange(len(differences))
         reach = np.nan_to_num(
             [differences["difference"] - differences["low"], differences["high"] - differences["difference"]]
@@ -116,7 +119,9 @@ def draw_differences(comparison: Comparison, reference: str, most: int = 20) -> 
                 _shorten(setting), (0.0, row), (2, 4), ("axes fraction", "data"), "offset points", fontsize=9.5
             )
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set(yticks=[], ylim=(-0.6, len(rows)), xlabel=f"{comparison.metric}, minus that of equal weighting")
+        axes.set(
+            yticks=[], ylim=(-0.6, len(rows)), xlabel=f"{comparison.metric}, minus that of {comparison.baseline_name}"
+        )
         axes.spines["left"].set_visible(False)
         return figure
 
@@ -144,7 +149,7 @@ def _is_curve(series: pd.DataFrame, axis: str | None) -> bool:
 def _figure(title: str, height: float = 3.1) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.8, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(_shorten(title, 60))
+    axes.set_title(_shorten(title))
     axes.grid(True)
     axes.set_axisbelow(True)
     return figure, axes
@@ -199,5 +204,7 @@ def _legend(figure: Figure) -> None:
     figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
-def _shorten(name: str, most: int = 46) -> str:
+def _shorten(name: str, most: int = 56) -> str:
+    """Leaves out the groups of keys, and of a name that is still too long the middle."""
+    name = re.sub(r"\S+\.(?=\w+=)", "", name)
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"

@@ -159,7 +159,8 @@ def _pictures(comparison: Comparison, question: Question) -> Iterator[tuple[str,
         yield "trade_off", caption, pictures.draw_trade_off(curve, comparison)
     if comparison.axis is not None:
         caption = (
-            f"Means with 95 % intervals; ringed: the simplest {comparison.axis} within one standard error of the best."
+            f"Means with 95 % intervals; what is far off is cut; ringed: "
+            f"the simplest {comparison.axis} within one standard error of the best."
         )
         yield f"by_{_slug(comparison.axis)}", caption, pictures.draw_curve(comparison)
     baseline = comparison.baseline
@@ -188,7 +189,7 @@ def _results(comparison: Comparison) -> pd.DataFrame:
     ]
     if comparison.baseline is not None:
         differences = comparison.differences(comparison.baseline).drop(columns="sd")
-        parts.insert(1, differences.add_prefix("vs equal: "))
+        parts.insert(1, differences.add_prefix("vs baseline: "))
     return comparison.settings[[]].join(parts)
 
 
@@ -200,9 +201,9 @@ def _readable(results: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
         comparison.metric: _quantities(results, comparison.metric),
     }
     if comparison.baseline is not None:
-        ends = results[["vs equal: difference", "vs equal: low", "vs equal: high"]].to_numpy()
+        ends = results[["vs baseline: difference", "vs baseline: low", "vs baseline: high"]].to_numpy()
         texts = [f"{gap:+.3g} ({low:+.3g} to {high:+.3g})" if np.isfinite(low) else "" for gap, low, high in ends]
-        columns["minus equal weighting (95 %)"] = _cells(texts, ends[:, 0])
+        columns[f"minus {comparison.baseline_name} (95 %)"] = _cells(texts, ends[:, 0])
     columns |= {
         "runs": _cells(results["n"], results["n"]),
         "not completed": _cells(results["failed"], results["failed"]),

@@ -65,13 +65,17 @@ class Comparison:
 
     @cached_property
     def baseline(self) -> str | None:
-        """The setting of equal weighting: ``loss=equal``, or else the alpha of 1 / K; None if neither ran."""
-        ran = self.settings[self.settings["n"] > 0]
-        terms = next((terms for terms in self.runs.info["terms"] if terms), ())
-        equal = self.runs.info["loss"].loc[self._first_runs[ran.index]].eq("equal").to_numpy()
-        if not equal.any() and "alpha" in ran and terms:
-            equal = np.isclose(ran["alpha"].astype(float), 1 / len(terms), rtol=1e-6)
-        return str(ran.index[equal][0]) if equal.any() else None
+        """The setting that others are measured by; None if it did not run.
+
+        It is equal weighting where schemes differ, training without penalty where penalties do, both where both do.
+        """
+        plain = self._plain.index[self._plain.all(axis=1)]
+        return str(plain[0]) if len(plain) and self.baseline_name else None
+
+    @cached_property
+    def baseline_name(self) -> str:
+        """What the baseline is called in a sentence."""
+        return " and ".join(self._plain)
 
     @cached_property
     def best(self) -> str | None:
@@ -141,6 +145,18 @@ class Comparison:
         """By setting, its name without the number that was swept: what makes a curve of points."""
         names = pd.Series(self.runs.label(left_out=[self.axis] if self.axis else []), index=self.runs.info["setting"])
         return names[~names.index.duplicated()]
+
+    @cached_property
+    def _plain(self) -> pd.DataFrame:
+        """By setting, whether it weighs all terms alike and has no penalty, as far as that tells settings apart."""
+        ran = self.settings.index[self.settings["n"] > 0]
+        told = self.runs.choices.loc[self._first_runs[ran]].set_axis(ran).reindex(columns=["loss", "alpha", "penalty"])
+        terms = next((terms for terms in self.runs.info["terms"] if terms), ())
+        equal = told["loss"] == "equal"
+        if not equal.any():
+            equal = np.isclose(told["alpha"].astype(float) * len(terms), 1, rtol=1e-6)
+        plain = pd.DataFrame({"equal weighting": equal, "training without penalty": told["penalty"] == "none"})
+        return plain.loc[:, plain.any() & ~plain.all()]
 
     @cached_property
     def _first_runs(self) -> pd.Series:
@@ -256,16 +272,16 @@ def _judge_alone(comparison: Comparison, best: str, standing: str) -> str:
     rivals = _within_noise(comparison, best)
     near = _name(rivals) if rivals else "no other setting is"
     if comparison.baseline == best:
-        return f"Keep equal weighting: `{best}` has {standing}; {near} within noise of it."
+        return f"Keep {comparison.baseline_name}: `{best}` has {standing}; {near} within noise of it."
     if len(rivals) == (comparison.settings["n"] > 0).sum() - 1:
         return f"The differences are within noise: `{best}` has {standing}, but {near} too close to tell apart."
     return f"Use `{best}`: it has {standing}; {near} within noise of it."
 
 
 def _judge_against(comparison: Comparison, best: str, standing: str, baseline: str, count: int) -> str:
-    pair = comparison.differences(baseline).loc[best]
+    pair, name = comparison.differences(baseline).loc[best], comparison.baseline_name
     if pair["pairs"] < 2:
-        return f"`{best}` has {standing}, but too few of its runs share seed and fold with equal weighting."
+        return f"`{best}` has {standing}, but too few of its runs share seed and fold with {name}."
     low, high = sorted(abs(pair[["low", "high"]])) if pair["low"] * pair["high"] > 0 else (pair["low"], pair["high"])
     gap = (
         f"{abs(pair['difference']):.3g} ({CONFIDENCE:.0%} interval {low:.3g} to {high:.3g}, {int(pair['pairs'])} pairs)"
@@ -273,14 +289,14 @@ def _judge_against(comparison: Comparison, best: str, standing: str, baseline: s
     if not comparison.surely_differs(best, baseline):
         return (
             f"The difference is within noise: `{best}` has {standing}, "
-            f"but its distance from equal weighting, {gap}, may be chance."
+            f"but its distance from {name}, {gap}, may be chance."
         )
     rivals = [rival for rival in _within_noise(comparison, best) if rival != baseline]
     near = f"{_name(rivals) if rivals else 'no other setting is'} within noise of it"
     if comparison.surely_differs(best, baseline, comparisons=count - 1):
-        return f"Use `{best}`: it has {standing}, better than equal weighting by {gap}; {near}."
+        return f"Use `{best}`: it has {standing}, better than {name} by {gap}; {near}."
     return (
-        f"`{best}` is probably best: it has {standing}, better than equal weighting by {gap}, "
+        f"`{best}` is probably best: it has {standing}, better than {name} by {gap}, "
         f"but the best of so many owes something to luck, so confirm it with more seeds; {near}."
     )
 

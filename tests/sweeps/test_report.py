@@ -64,7 +64,7 @@ def test_the_table_of_results_has_a_row_for_each_setting(sweep):
     assert len(table) == 11
     row = table.loc["alpha=0.7"]
     assert row[["n", "val/main/accuracy mean", "val/main/accuracy sd"]].tolist() == pytest.approx([3, 0.75, 0.01])
-    assert row[["vs equal: difference", "weight aux", "seconds"]].tolist() == pytest.approx([-0.12, 0.7, 2.0])
+    assert row[["vs baseline: difference", "weight aux", "seconds"]].tolist() == pytest.approx([-0.12, 0.7, 2.0])
     assert len(pd.read_csv(sweep / "runs.csv")) == 33
 
 

@@ -73,6 +73,43 @@ def test_equal_weighting_is_the_scheme_or_else_the_alpha_that_weighs_alike(tmp_p
     assert Comparison(read_runs([tmp_path]), "val/main/accuracy", False).baseline == "loss=equal"
 
 
+@pytest.fixture
+def compare_penalties(tmp_path):
+    """Compares an L2 penalty of two strengths with no penalty, under the schemes that are named."""
+
+    def compare(scores, schemes=("equal",)):
+        runs = itertools.product(schemes, scores.items(), range(3))
+        for job, (loss, (strength, mean), seed) in enumerate(runs):
+            penalty = {"penalty": "l2", "penalty.strength": strength} if strength else {"penalty": "none"}
+            write_run(tmp_path / str(job), mean + 0.01 * (seed - 1), seed, choices={"loss": loss} | penalty)
+        return Comparison(read_runs([tmp_path]), "val/main/accuracy", False)
+
+    return compare
+
+
+def test_penalties_are_compared_with_no_penalty(compare_penalties):
+    comparison = compare_penalties({0: 0.8, 0.01: 0.9, 1: 0.1})
+    assert comparison.baseline == "penalty=none"
+    assert "better than training without penalty by 0.1 " in verdict(comparison)
+
+
+def test_a_penalty_that_does_not_help_is_not_advised(compare_penalties):
+    said = verdict(compare_penalties({0: 0.9, 0.01: 0.8, 1: 0.1}))
+    assert said.startswith("Keep training without penalty: `penalty=none` has the highest")
+
+
+def test_strengths_alone_are_compared_with_none_of_them(compare_penalties):
+    comparison = compare_penalties({0.001: 0.7, 0.01: 0.9, 1: 0.1})
+    assert comparison.baseline is None
+    assert verdict(comparison).startswith("Use `penalty.strength=0.01`")
+
+
+def test_schemes_with_penalties_are_compared_with_equal_weighting_without_penalty(compare_penalties):
+    comparison = compare_penalties({0: 0.8, 0.01: 0.9}, ["equal", "gradnorm"])
+    assert comparison.baseline == "loss=equal penalty=none"
+    assert comparison.baseline_name == "equal weighting and training without penalty"
+
+
 def test_one_lucky_run_is_not_the_best_setting(compare):
     assert compare({0.1: [0.99], 0.2: [0.9, 0.9]}).best == "alpha=0.2"
 
