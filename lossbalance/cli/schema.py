@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING
 
 
@@ -90,5 +91,11 @@ class Config:
 
 
 def register() -> None:
-    """Makes the types known to Hydra, as ``schema`` in the defaults of ``conf/train.yaml``."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    """Makes the types known to Hydra: ``schema`` of ``conf/train.yaml``, and those of ``conf/hydra/launcher``."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    Plugins.instance()  # the launchers that are installed register themselves
+    launchers = store.repo["hydra"]["launcher"]
+    for name in ("submitit_local", "submitit_slurm"):
+        if f"{name}.yaml" in launchers:  # a file of ours has that name
+            store.store(name=f"{name}_schema", node=launchers.pop(f"{name}.yaml").node, group="hydra/launcher")

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, ValidationError
 
 from lossbalance.cli.schema import register
 from lossbalance.sweeps.launch import SweepFolder
@@ -85,6 +85,20 @@ def test_submitit_runs_each_run_as_a_job_of_its_own(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [run["status"] for run in runs.values()] == ["completed"] * 2
     assert "The whole report" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "launcher"), [("submitit_local", "LocalLauncher"), ("submitit_slurm", "SlurmLauncher")]
+)
+def test_the_launchers_of_submitit_are_made_ready_under_their_own_names(name, launcher):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [f"hydra/launcher={name}", "threads=3"], return_hydra_config=True)
+    ready = config.hydra.launcher
+    assert ready._target_.endswith(launcher)
+    assert ready.cpus_per_task == (3 if launcher == "SlurmLauncher" else None)
+    with pytest.raises(ValidationError):
+        ready.timeout_min = "an hour"
 
 
 @pytest.fixture
