@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lossbalance.probes import Probes, observation, pack, squared_norms, unpack
+from lossbalance.probes import Part, Probes, squared_norms
 from lossbalance.ranks import sum_over_ranks, world_size
-from lossbalance.weighting.base import Weighting
+from lossbalance.weighting.base import Observation, Weighting
 
 
 def observe_losses(weighting: Weighting, row: Tensor, present: Tensor) -> None:
@@ -18,8 +18,8 @@ def observe_losses(weighting: Weighting, row: Tensor, present: Tensor) -> None:
         row: The losses ``[terms]``, detached; 0 where a term is absent.
         present: Whether the step has the term, ``[terms]``.
     """
-    (sums,), finite = _gather([pack(row, torch.ones_like(row), present)], row)
-    weighting.observe(observation(unpack(sums), finite))
+    (seen,), broken = average_over_ranks([Part(row, present.to(row.dtype), present)], _is_broken(row))
+    weighting.observe(_observation(seen, broken))
 
 
 def observe_gradients(
@@ -29,7 +29,7 @@ def observe_gradients(
     row: Tensor,
     present: Tensor,
     shared: Tensor | Iterable[Tensor] | None,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[bool, Tensor] | None:
     """Shows a scheme the gradient norms of the step before, or of the step at hand where they are due now.
 
     Args:
@@ -41,38 +41,70 @@ def observe_gradients(
         shared: What norms are taken with respect to in place of the probes, or None.
 
     Returns:
-        Which terms the probes are to measure in this step and whether every loss is finite; None if they are not to.
+        Whether what the probes measure in this step is still to be seen, and whether a loss of it is not finite, a
+        tensor ``[]``; None without probes.
     """
     given = [term for term, loss in zip(weighting.terms, losses, strict=True) if loss is not None]
     if shared is not None:
-        squares = squared_norms(losses, [_check_shared(shared)] * len(losses))
-        (sums,), finite = _gather([pack(row, squares.to(row.dtype), present)], row)
-        weighting.observe(observation(unpack(sums), finite))
+        norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
+        (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
+        weighting.observe(_observation(now, broken))
         return None
     _check_probed(weighting, probes, given)
-    ahead = None if probes.known.issuperset(given) else probes.measure(losses).to(row.dtype)
-    rows = [probes.measured().to(row.dtype)]
+    ahead = None if probes.known.issuperset(given) else probes.measure(losses)
+    parts = [probes.measured()]
     if ahead is not None:
-        rows.append(pack(row, ahead, present))
+        parts.append(Part(row, ahead, present))
     elif world_size() > 1:  # another rank may have something to tell
-        rows.append(torch.zeros_like(rows[0]))
-    (before, *now), finite = _gather(rows, row)
-    for seen in [probes.settle(before), *map(unpack, now)]:
-        weighting.observe(observation(seen, finite))
+        parts.append(Part(row, row, torch.zeros_like(present)))
+    (before, *after), broken = average_over_ranks(parts, _is_broken(row))
+    for seen in [probes.settle(*before), *after]:
+        weighting.observe(_observation(seen, broken))
     probes.begin()
-    if ahead is None:
-        return present, finite
-    probes.learn(given, finite & ahead.isfinite().all())
-    return torch.zeros_like(present), finite  # seen already
+    if ahead is not None:
+        probes.learn(given, ~broken & ahead.isfinite().all())
+    return ahead is None, broken
 
 
-def _gather(rows: list[Tensor], row: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Returns the rows summed over ranks, and whether every loss of every rank is finite."""
-    broken = (row * 0).sum()  # nan, and so it stays when summed
+def average_over_ranks(parts: Sequence[Part], broken: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Returns what all ranks together know, by one collective; without other ranks, what this one does.
+
+    The gradient of a mean over R ranks is one R-th of each rank's gradient, side by side; so the square of its norm is
+    the sum of the ranks' squares over R squared.
+
+    Args:
+        parts: What this rank knows of one or more steps.
+        broken: Whether something on this rank is not finite, ``[]``.
+
+    Returns:
+        The losses and norms of each step, and whether something on any rank is not finite.
+    """
     if world_size() == 1:
-        return rows, broken == 0
-    sums = sum_over_ranks(torch.cat([torch.stack(rows).flatten(), broken.unsqueeze(0)]))
-    return list(sums[:-1].view(len(rows), *rows[0].shape)), sums[-1] == 0
+        return [(losses, norms) for losses, norms, _ in parts], broken
+    rows = torch.stack([_pack(*part) for part in parts])
+    sums = sum_over_ranks(torch.cat([rows.flatten(), broken.to(rows.dtype).unsqueeze(0)]))
+    return [_unpack(row) for row in sums[:-1].view_as(rows)], sums[-1] > 0
+
+
+def _pack(losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
+    squares = torch.where(present, norms.to(losses.dtype).square(), 0.0)
+    return torch.stack([torch.where(present, losses, 0.0), squares, present.to(losses.dtype)])
+
+
+def _unpack(sums: Tensor) -> tuple[Tensor, Tensor]:
+    losses, squares, ranks = sums.unbind()
+    return losses / ranks.clamp(min=1), squares.sqrt() / world_size()
+
+
+def _is_broken(row: Tensor) -> Tensor:
+    return (row - row).any()  # nan, and so true, where a loss is not finite
+
+
+def _observation(seen: tuple[Tensor, Tensor], broken: Tensor) -> Observation:
+    """Returns what a scheme is shown, with a norm of 0 for what was not seen: all of it, if the step is broken."""
+    losses, norms = seen
+    norms = norms.masked_fill(broken, 0.0).nan_to_num(0.0, 0.0, 0.0)
+    return Observation(losses, norms, norms > 0)
 
 
 def _check_probed(weighting: Weighting, probes: Probes, given: list[str]) -> None:

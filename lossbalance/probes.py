@@ -14,7 +14,7 @@ measures that factor :math:`s`, so that the norm of the unweighted loss can be t
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,16 @@ from torch.utils.hooks import RemovableHandle
 
 from lossbalance.checks import check_word
 from lossbalance.ranks import world_size
-from lossbalance.weighting.base import Observation
+
+
+class Part(NamedTuple):
+    """What one rank knows of a step: rows ``[terms]``."""
+
+    losses: Tensor
+    norms: Tensor
+    """The norms of the gradients of the unweighted losses; anything where a term is not present."""
+    present: Tensor
+    """Whether the rank has the term."""
 
 
 class Probes(nn.Module):
@@ -35,14 +44,16 @@ class Probes(nn.Module):
     def __init__(self, terms: Sequence[str]) -> None:
         super().__init__()
         self.terms = tuple(terms)
+        self._places = {term: i for i, term in enumerate(self.terms)}
         self.probed: set[str] = set()  # terms that have met a probe
         self.known: set[str] = set()  # terms whose norm has been measured
         self._half = False  # whether a probe has met an activation of fp16
         # Plain tensors, for DistributedDataParallel gives every rank the buffers of rank 0.
         self._gauges = _new_gauges(len(self.terms) + 1, torch.device("cpu"))  # one per term, one for the total
         # Written in place, so that a CUDA graph finds them where they were.
-        self._step = torch.zeros(4, len(self.terms))  # losses, weights, present, finite: what the gauges belong to
-        self._pending = torch.zeros(3, len(self.terms))  # losses, norms, seen: what the next step will use
+        self._step = torch.zeros(2, len(self.terms))  # losses, weights: what the gauges belong to; 0: not measured
+        self.broken = torch.zeros((), dtype=torch.bool)  # whether a loss of that step was not finite
+        self._pending = torch.zeros(2, len(self.terms))  # losses, norms: what the next step will use; 0: not seen
         self._settled = True  # whether the gauges have been read since the step
 
     @property
@@ -52,16 +63,18 @@ class Probes(nn.Module):
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Returns ``x``; the backward pass adds the square of its gradient's norm to the gauge of ``term``."""
-        check_word("term", term, self.terms)
+        if term not in self._places:
+            check_word("term", term, self.terms)
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not (self.training and torch.is_grad_enabled()):
             return x
-        if x.device != self.device:
+        if x.device != self._pending.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
-        self._half = self._half or x.dtype == torch.float16
-        return _Probe.apply(x, self._gauges[self.terms.index(term)])
+        if x.dtype == torch.float16:
+            self._half = True
+        return _Probe.apply(x, self._gauges[self._places[term]])
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
@@ -73,12 +86,12 @@ class Probes(nn.Module):
         )
 
     def measure(self, losses: Sequence[Tensor | None]) -> Tensor:
-        """Returns the squared norms ``[terms]`` at the probes by one partial backward pass per loss."""
+        """Returns the norms ``[terms]`` at the probes by one partial backward pass per loss."""
         _trace_autograd(True)
         factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
         squares = squared_norms(losses, [[gauge] for gauge in self._gauges[:-1]], factors, read=Tensor.detach)
         _trace_autograd(False)
-        return squares
+        return squares.sqrt()
 
     def learn(self, terms: Iterable[str], finite: Tensor) -> None:
         """Notes that the norms of ``terms`` have been measured, unless they were not finite: then they will be again.
@@ -96,10 +109,21 @@ class Probes(nn.Module):
             squares.append(gauge.grad)
         torch._foreach_zero_(squares)
 
-    def seal(self, total: Tensor, losses: Tensor, weights: Tensor, present: Tensor, finite: Tensor) -> Tensor:
-        """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor."""
-        step = torch.stack([losses, weights, present.to(losses.dtype), finite.to(losses.dtype).expand_as(losses)])
-        self._step = self._step.to(step.dtype).copy_(step)
+    def seal(self, total: Tensor, losses: Tensor, weights: Tensor, measures: bool, broken: Tensor) -> Tensor:
+        """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor.
+
+        Args:
+            total: The total, ``[]``.
+            losses: The losses ``[terms]``, detached.
+            weights: Their weights; 0 for an absent term.
+            measures: Whether what is measured in this step counts.
+            broken: Whether a loss, on any rank, is not finite, ``[]``.
+        """
+        step = torch.stack([losses, weights if measures else torch.zeros_like(weights)])
+        if step.dtype != self._step.dtype:
+            self._step = self._step.to(step.dtype)
+        self._step.copy_(step)
+        self.broken.copy_(broken)
         self._settled = False
         return _Probe.apply(total, self._gauges[-1])
 
@@ -107,45 +131,56 @@ class Probes(nn.Module):
         """Returns the squared norms of the last backward pass, ``[terms + 1]``, as they arrived: weighted."""
         return torch.stack([gauge.detach() if gauge.grad is None else gauge.grad for gauge in self._gauges])
 
-    def measured(self) -> Tensor:
-        """Returns this rank's part of the last step, to be summed over ranks; see :func:`pack`."""
+    def measured(self) -> Part:
+        """Returns what this rank has measured of the last step."""
+        losses, weights = self._step.unbind()
         if self._settled:
-            return torch.zeros_like(self._pending)
-        losses, weights, present, _ = self._step.unbind()
+            nothing = torch.zeros_like(losses)
+            return Part(nothing, nothing, nothing > 0)
         squares = self.squares()
-        return pack(losses, squares[:-1] / (weights.square() * squares[-1]), present > 0)
+        norms = (squares[:-1] / squares[-1]).sqrt() / weights.abs()
+        return Part(losses, norms, weights != 0)
 
-    def settle(self, sums: Tensor) -> Tensor:
-        """Turns the sum of :meth:`measured` over ranks into what the next step will use; see :func:`unpack`.
+    def settle(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes what all ranks have measured, and returns what the next step will use: losses and norms.
 
         After a step that was not finite, that is once more what the step itself was given.
         """
-        pending = self._merge(sums)
-        self._pending = self._pending.to(pending.dtype).copy_(pending)
-        self._settled = True
-        return self._pending
+        if not self._settled:
+            pending = self._merge(losses, norms)
+            if pending.dtype != self._pending.dtype:
+                self._pending = self._pending.to(pending.dtype)
+            self._pending.copy_(pending)
+            self._settled = True
+        losses, norms = self._pending.unbind()
+        return losses, norms
 
     def get_extra_state(self) -> Tensor:
-        """What is measured but not yet used, and which terms are known: ``[4, terms]``."""
-        with torch.no_grad():  # a rank that saves alone takes its own part for everybody's
-            pending = self._merge(self.measured() * world_size())
+        """What is measured but not yet used, and which terms are known: ``[3, terms]``."""
+        pending = self._pending
+        if not self._settled:
+            with torch.no_grad():  # a rank that saves alone takes its own part for everybody's
+                losses, norms, _ = self.measured()
+                pending = self._merge(losses, norms / world_size() ** 0.5)
         known = pending.new_tensor([term in self.known for term in self.terms])
         return torch.cat([pending, known.unsqueeze(0)])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes up what :meth:`get_extra_state` returned."""
         self._settled = True
-        self._pending = state[:3].to(self.device, copy=True)
-        self.known = {term for term, known in zip(self.terms, state[3].tolist(), strict=True) if known}
+        self._pending = state[:2].to(self.device, copy=True)
+        self.known = {term for term, known in zip(self.terms, state[2].tolist(), strict=True) if known}
 
-    def _merge(self, sums: Tensor) -> Tensor:
-        return self._pending if self._settled else torch.where(self._step[3] > 0, unpack(sums), self._pending)
+    def _merge(self, losses: Tensor, norms: Tensor) -> Tensor:
+        measured = torch.stack([losses, norms.to(losses.dtype)])
+        return torch.where(self.broken, self._pending.to(losses.dtype), measured)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         device = fn(self._pending).device
         if device != self.device:
             self._gauges = _new_gauges(len(self._gauges), device)
-            self._step, self._pending = self._step.to(device), self._pending.to(device)
+            self._step, self.broken = self._step.to(device), self.broken.to(device)
+            self._pending = self._pending.to(device)
             self._settled = True
         return super()._apply(fn, recurse)
 
@@ -164,8 +199,10 @@ class ProbeHandle:
 
 def squared_norm(tensor: Tensor) -> Tensor:
     """Returns the square of the L2 norm ``[]``, detached, in fp32 or wider."""
-    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.promote_types(tensor.dtype, torch.float32))
-    return norm * norm
+    flat = tensor.detach().reshape(-1)
+    if flat.dtype.itemsize < 4:
+        flat = flat.float()
+    return flat.dot(flat)
 
 
 def squared_norms(
@@ -196,36 +233,12 @@ def squared_norms(
     return torch.stack(squares)
 
 
-def pack(losses: Tensor, squares: Tensor, present: Tensor) -> Tensor:
-    """Returns rows ``[3, terms]`` that may be summed over ranks: losses, squared norms, how many have the term."""
-    return torch.stack([losses, torch.where(present, squares, 0.0), present.to(losses.dtype)])
-
-
-def unpack(sums: Tensor) -> Tensor:
-    """Returns the rows of an :class:`Observation`, ``[3, terms]``, that sums of :func:`pack` amount to.
-
-    The gradient of a mean over R ranks is one R-th of each rank's gradient, side by side; so the square of its norm is
-    the sum of the ranks' squares over R squared.
-    """
-    losses, squares, ranks = sums.unbind()
-    if world_size() > 1:
-        losses, squares = losses / ranks.clamp(min=1), squares / world_size() ** 2
-    norms = squares.sqrt()
-    return torch.stack([losses, norms, ((norms > 0) & (norms < torch.inf)).to(losses.dtype)])
-
-
-def observation(rows: Tensor, finite: Tensor) -> Observation:
-    """Returns what the rows of :func:`unpack` say, or that nothing was seen if the step is not finite."""
-    losses, norms, seen = rows.unbind()
-    return Observation(losses, norms, seen * finite > 0)
-
-
 class _Probe(torch.autograd.Function):
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
     def forward(ctx: Any, x: Tensor, gauge: Tensor) -> Tensor:
         # The compiler rebuilds a view that leaves its graph from the base, and so would lose the probe.
-        return x.clone() if torch.compiler.is_compiling() else x.view_as(x)
+        return x.clone() if torch.compiler.is_compiling() else x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance.checks import check_names, check_number
-from lossbalance.observing import observe_gradients, observe_losses
+from lossbalance.observing import average_over_ranks, observe_gradients, observe_losses
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.probes import ProbeHandle, Probes
-from lossbalance.ranks import sum_over_ranks
 from lossbalance.weighting.base import Weighting
 
 
@@ -124,7 +123,8 @@ class WeightedLoss(nn.Module):
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
         row, present = self._row(losses)
-        measured = self._observe([losses[term] for term in self.terms], row.detach(), present, shared)
+        values = row.detach()
+        measuring = self._observe([losses[term] for term in self.terms], values, present, shared)
         total, weights = self.weighting.weigh(row, present)
         if self.weight_sum is not None:
             factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
@@ -134,12 +134,12 @@ class WeightedLoss(nn.Module):
             total = total + penalty
         self._last = (
             total.detach(),
-            row.detach(),
+            values,
             weights,
             present,
             {name: penalty.detach() for name, penalty in penalties.items()},
         )
-        return total if measured is None else self.probes.seal(total, row.detach(), weights, *measured)
+        return total if measuring is None else self.probes.seal(total, values, weights, *measuring)
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
@@ -225,7 +225,8 @@ class WeightedLoss(nn.Module):
         """
         if self.weighting.uses_gradients:
             with torch.no_grad():
-                self.probes.settle(sum_over_ranks(self.probes.measured()))
+                (measured,), _ = average_over_ranks([self.probes.measured()], self.probes.broken)
+                self.probes.settle(*measured)
 
     @property
     def last(self) -> Breakdown:
@@ -319,7 +320,7 @@ class WeightedLoss(nn.Module):
         row: Tensor,
         present: Tensor,
         shared: Tensor | Iterable[Tensor] | None,
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[bool, Tensor] | None:
         """Lets the scheme see the step, in training; returns what the probes need to know of it, if they measure it."""
         if not self.training:
             return None

@@ -178,7 +178,7 @@ def test_two_terms_add_no_more_than_a_stack_and_one_multiply_and_sum(criterion):
         nodes.append(type(node).__name__.rstrip("0123456789"))
         ahead += [following for following, _ in node.next_functions if following is not None]
 
-    assert [node for node in nodes if node != "AccumulateGrad"] == ["SumBackward", "MulBackward", "StackBackward"]
+    assert [node for node in nodes if node != "AccumulateGrad"] == ["DotBackward", "StackBackward"]
 
 
 class CountQuestions(TorchDispatchMode):

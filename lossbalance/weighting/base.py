@@ -86,8 +86,9 @@ class Weighting(nn.Module, ABC):
         if self.training and (self.uses_losses or (self.uses_gradients and norms is not None)):
             with torch.no_grad():
                 values = losses.detach()
-                norms = torch.zeros_like(values) if norms is None else norms
-                self.observe(Observation(values, norms, (values.isfinite() & norms.isfinite()).all().expand_as(values)))
+                norms = torch.ones_like(values) if norms is None else norms
+                seen = (values.isfinite() & norms.isfinite()).all().expand_as(values)
+                self.observe(Observation(values, torch.where(seen, norms, 0.0), seen))
         return self.weigh(losses, torch.ones_like(losses, dtype=torch.bool))
 
     def extra_repr(self) -> str:
@@ -101,7 +102,7 @@ class Weighting(nn.Module, ABC):
 def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the sum of weight times loss over the terms present, and those weights, in the losses' dtype."""
     weights = (weights * present).to(losses.dtype)
-    return (weights * losses).sum(), weights
+    return weights.dot(losses), weights
 
 
 def sum_to_count(weights: Tensor, unknown: float = 1.0) -> Tensor:

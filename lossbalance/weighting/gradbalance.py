@@ -49,26 +49,25 @@ class GradBalance(Weighting):
     uses_gradients = True
     ratio: Tensor
     average: Tensor
-    steps: Tensor
+    evidence: Tensor
 
     def __init__(self, terms: Iterable[str], ratios: Mapping[str, float] | None = None, decay: float = 0.99) -> None:
         super().__init__(terms)
         self.decay = check_number("decay", decay, "a number in [0, 1)", lambda number: 0 <= number < 1)
         self.register_buffer("ratio", torch.tensor(_check_ratios(ratios, self.terms)), persistent=False)
         self.register_buffer("average", torch.zeros(len(self.terms)))  # a
-        self.register_buffer("steps", torch.zeros(len(self.terms)))  # how often each term was seen
+        start = torch.finfo(torch.float32).tiny  # in place of 0, so that the first share is taken whole
+        self.register_buffer("evidence", torch.full((len(self.terms),), start))  # 1 - decay^(times seen)
 
     def observe(self, observation: Observation) -> None:
         """Moves the average of each term that was seen towards its share of the gradient."""
-        _, norms, seen = observation
-        norms = torch.where(seen, norms, 0.0)
-        known = self.average > 0
-        part = (self.average * seen).sum()  # what the known terms had of the gradient, and have between them now
-        scale = torch.where(part > 0, part / (norms * known).sum(), 1 / norms.sum())
-        share = torch.where(seen, norms * scale, self.average)
-        self.steps.add_(seen)
-        gain = (1 - self.decay) / (1 - self.decay ** self.steps.clamp(min=1))
-        self.average.lerp_(share, gain)
+        norms = torch.where(observation.seen, observation.norms, 0.0).to(self.average.dtype)
+        seen, known = norms.sign(), self.average.sign()  # 1 or 0
+        part = self.average.dot(seen)  # what the known terms had of the gradient, and have between them now
+        scale = torch.where(part > 0, part / norms.dot(known), 1 / norms.sum())
+        gain = seen * (1 - self.decay)
+        self.evidence.addcmul_(gain, 1 - self.evidence)
+        self.average.lerp_((norms * scale).nan_to_num(), gain / self.evidence)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its ratio over its average; by 1 as long as it is unknown."""
