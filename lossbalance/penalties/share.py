@@ -19,27 +19,28 @@ class GradientShare(nn.Module):
     leaves no trace. Where :math:`\nabla L` or :math:`\nabla R` vanishes, so does :math:`\lambda`.
 
     Args:
-        share: The norm of the penalty's gradient over that of the data's.
+        share: The norm of the penalty's gradient over that of the data's; a tensor for many networks at a time.
     """
 
     strength: Tensor
     average: Tensor
     weight: Tensor
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float | Tensor) -> None:
         super().__init__()
         self.share = share
-        self.register_buffer("strength", torch.zeros(()))
-        self.register_buffer("average", torch.zeros(()))
-        self.register_buffer("weight", torch.zeros(()))  # of all steps so far in the average: 1 in the long run
+        shape = torch.as_tensor(share).shape
+        self.register_buffer("strength", torch.zeros(shape))
+        self.register_buffer("average", torch.zeros(shape))
+        self.register_buffer("weight", torch.zeros(shape))  # of all steps so far in the average: 1 in the long run
 
     @torch.no_grad()
     def observe(self, data: Tensor, penalty: Tensor) -> None:
         """Moves the strength by one step.
 
         Args:
-            data: The norm of the data's gradient over the penalized weights, ``[]``.
-            penalty: The norm of the penalty's gradient at strength 1, ``[]``.
+            data: The norm of the data's gradient over the penalized weights, of the shape of ``share``.
+            penalty: The norm of the penalty's gradient at strength 1, likewise.
         """
         average = _DECAY * self.average + (1 - _DECAY) * data
         weight = _DECAY * self.weight + (1 - _DECAY)

@@ -1,0 +1,246 @@
+"""Which normalization of a penalty lets its strength stay as the network grows wider?
+
+One family of networks is trained on few real digits, at every width, under every normalization, at a grid of strengths
+and from several seeds. What counts is how far the best strength moves with the width, and what it costs to keep the one
+that was best for the narrowest network.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from rich.console import Console
+from rich.progress import track
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+
+from lossbalance.checks import check_integer, check_number
+from lossbalance.penalties import L2
+from lossbalance.studies.stack import StackedL2, evaluate, train
+
+NORMALIZATIONS = ("sum", "mean", "tensor_mean", "fan", "share")
+"""Those of :class:`L2`, and ``share``, by which the penalty's gradient is held at a share of the data's."""
+
+_GUESS = 3e-3  # a strength for "sum" that is about right; grids are laid around it
+_DECADES = np.arange(-4, 9) / 3  # wide enough for the mean, which is divided by the number of weights
+_SHARES = np.geomspace(0.05, 1.0, len(_DECADES))  # from 1 on, the penalty wins
+_CELL = ["normalization", "width", "seed"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the study trains.
+
+    Args:
+        widths: Units in each of the two hidden layers, ascending.
+        seeds: How many; each draws the pictures and the initial weights.
+        pictures: How many of scikit-learn's 1797 digits are for training; half of the rest chooses the strength, half
+            tests.
+        steps: Steps of a training.
+        lr: The learning rate of its first step.
+
+    Raises:
+        TypeError: If a number is not one.
+        ValueError: If it is out of range, or the widths are not ascending.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    seeds: int = 5
+    pictures: int = 200
+    steps: int = 400
+    lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        for width in self.widths:
+            check_integer("widths", width, 1)
+        if not self.widths or list(self.widths) != sorted(set(self.widths)):
+            raise ValueError(f"`widths` must be one or more in ascending order, got {list(self.widths)}.")
+        check_integer("seeds", self.seeds, 1)
+        check_integer("pictures", self.pictures, 20, 1700)
+        check_integer("steps", self.steps, 1)
+        check_number("lr", self.lr, "a positive number", lambda number: number > 0)
+
+
+class Digits(NamedTuple):
+    """Pictures ``[pictures, 64]``, with pixels from 0 to 1, and labels ``[pictures]``, of one part of the data."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def study(settings: Settings, folder: Path, jobs: int, console: Console | None = None) -> pd.DataFrame:
+    """Trains what is not trained yet, and returns everything.
+
+    Args:
+        settings: What to train.
+        folder: Where each finished part is kept, so that a study that was stopped goes on.
+        jobs: How many processes share the work.
+        console: Where to show progress.
+
+    Returns:
+        A row for each network: normalization, width, seed, strength, validation loss, test loss and accuracy, and the
+        penalty's share of the value and of the gradient, both means over the steps.
+
+    Raises:
+        ValueError: If the folder holds a study with other settings.
+    """
+    check_integer("jobs", jobs, 1)
+    _begin(settings, folder)
+    widths = sorted(settings.widths, reverse=True)  # the longest trainings first, so that no process waits at the end
+    cells = [(name, width, seed) for width, name, seed in product(widths, NORMALIZATIONS, range(settings.seeds))]
+    missing = [cell for cell in cells if not _path(folder, *cell).exists()]
+    results = Parallel(jobs, return_as="generator_unordered")(delayed(train_cell)(settings, *cell) for cell in missing)
+    shown = track(
+        results,
+        f"{len(cells)} stacks of {len(_DECADES)} networks",
+        total=len(cells),
+        completed=len(cells) - len(missing),
+        console=console,
+        transient=True,
+    )
+    for table in shown:
+        path = _path(folder, *table[_CELL].iloc[0])
+        partial = path.with_suffix(".part")
+        table.to_csv(partial, index=False)
+        partial.replace(path)  # in one piece, whenever the study is stopped
+    return pd.concat([pd.read_csv(_path(folder, *cell)) for cell in sorted(cells)], ignore_index=True)
+
+
+def train_cell(settings: Settings, normalization: str, width: int, seed: int) -> pd.DataFrame:
+    """Trains one network at every strength; returns a row for each."""
+    torch.set_num_threads(1)
+    training, validation, test = read_digits(settings.pictures, seed)
+    torch.manual_seed(seed)
+    net = make_net(width)
+    strengths = torch.as_tensor(grid(normalization, settings.widths[0]), dtype=torch.float32)
+    trained = train(net, StackedL2(net, normalization, strengths), *training, settings.steps, settings.lr)
+    test_loss, test_accuracy = evaluate(net, trained.parameters, *test)
+    columns = {
+        "strength": strengths,
+        "validation_loss": evaluate(net, trained.parameters, *validation)[0],
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "value_share": trained.value_share,
+        "gradient_share": trained.gradient_share,
+    }
+    known = dict(zip(_CELL, (normalization, width, seed), strict=True))
+    return pd.DataFrame(known | {name: column.tolist() for name, column in columns.items()})
+
+
+def grid(normalization: str, width: int) -> np.ndarray:
+    """Returns the strengths to try, for all widths: around the one that weighs a network of ``width`` as a sum does."""
+    if normalization == "share":
+        return _SHARES
+    net = make_net(width)
+    groups = L2(1.0, normalization).groups(net)
+    scales = [(group.factors[0], weight.numel()) for group in groups for weight in group.weights]
+    mean_scale = sum(scale * count for scale, count in scales) / sum(count for _, count in scales)
+    return _GUESS / mean_scale * 10.0**_DECADES
+
+
+def make_net(width: int) -> nn.Module:
+    """Returns the family's network of one width."""
+    return nn.Sequential(
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )  # fmt: skip
+
+
+def read_digits(pictures: int, seed: int) -> tuple[Digits, Digits, Digits]:
+    """Returns disjoint digits for training, validation and test, stratified."""
+    images, labels = load_digits(return_X_y=True)
+    training, rest = train_test_split(np.arange(len(labels)), train_size=pictures, stratify=labels, random_state=seed)
+    validation, test = train_test_split(rest, test_size=0.5, stratify=labels[rest], random_state=seed)
+    images, labels = torch.as_tensor(images / 16, dtype=torch.float32), torch.as_tensor(labels)
+    first, second, third = (Digits(images[part], labels[part]) for part in (training, validation, test))
+    return first, second, third
+
+
+def transfer(results: pd.DataFrame) -> pd.DataFrame:
+    """Returns what happens to each normalization's best strength as the network grows.
+
+    The best strength of a seed at a width is the one with the lowest validation loss; the *kept* one is that of the
+    same seed at the smallest width.
+
+    Returns:
+        By normalization, width and seed: ``best``, that strength, as a multiple of the kept one; ``kept_loss`` and
+        ``tuned_loss``, the test losses under the kept and the best strength; ``value_share`` and ``gradient_share``
+        under the kept one.
+    """
+    finite = results.assign(validation_loss=results["validation_loss"].fillna(np.inf))
+    tuned = finite.loc[finite.groupby(_CELL)["validation_loss"].idxmin()].set_index(_CELL)
+    smallest = results["width"].min()
+    kept_strength = tuned["strength"].xs(smallest, level="width").rename("kept").reset_index()
+    with_kept = results.merge(kept_strength, on=["normalization", "seed"])
+    kept = with_kept[with_kept["strength"] == with_kept["kept"]].set_index(_CELL)
+    return pd.DataFrame(
+        {
+            "best": tuned["strength"] / kept["kept"],
+            "kept_loss": kept["test_loss"],
+            "tuned_loss": tuned["test_loss"],
+            "value_share": kept["value_share"],
+            "gradient_share": kept["gradient_share"],
+        }
+    )
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each normalization: how far its best strength moves, and what it costs to keep it.
+
+    Args:
+        table: What :func:`transfer` returned.
+
+    Returns:
+        From the smallest to the largest width: ``best``, the factor between the best strengths, a geometric mean over
+        seeds; ``kept_loss`` and ``tuned_loss`` at the largest width; ``price``, what they differ by, and its standard
+        error ``price_se`` over seeds, both means over the widths beyond the smallest; and both shares at the two ends.
+    """
+    widths = table.index.get_level_values("width")
+    narrow, wide = (table.xs(width, level="width").groupby("normalization") for width in (widths.min(), widths.max()))
+    wider = table[widths > widths.min()] if widths.nunique() > 1 else table
+    prices = (wider["kept_loss"] - wider["tuned_loss"]).groupby(["normalization", "seed"]).mean()
+    columns = {
+        "best": wide["best"].agg(lambda best: np.exp(np.log(best).mean())),
+        "kept_loss": wide["kept_loss"].mean(),
+        "tuned_loss": wide["tuned_loss"].mean(),
+        "price": prices.groupby("normalization").mean(),
+        "price_se": prices.groupby("normalization").sem(),
+    }
+    for share in ("value_share", "gradient_share"):
+        columns |= {f"narrow_{share}": narrow[share].mean(), f"wide_{share}": wide[share].mean()}
+    return pd.DataFrame(columns).loc[[name for name in NORMALIZATIONS if name in columns["best"].index]]
+
+
+def at_the_edge(results: pd.DataFrame) -> list[str]:
+    """Returns where a best strength is the first or the last of its grid, so that a better one may lie beyond."""
+    ordered = results.sort_values([*_CELL, "strength"])
+    losses = ordered["validation_loss"].fillna(np.inf)
+    place = losses.groupby([ordered[name] for name in _CELL]).agg(lambda cell: int(np.argmin(cell)))
+    last = results["strength"].groupby(results["normalization"]).nunique().min() - 1
+    edges = place[(place == 0) | (place == last)].reset_index()
+    return sorted({f"{row.normalization} at width {row.width}" for row in edges.itertuples()})
+
+
+def _begin(settings: Settings, folder: Path) -> None:
+    path, ours = folder / "settings.json", json.loads(json.dumps(asdict(settings)))
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        pairs = {name: (theirs.get(name), value) for name, value in ours.items()}
+        different = [f"{name} {there} there, {here} here" for name, (there, here) in pairs.items() if there != here]
+        if different:
+            raise ValueError(
+                f"`folder` must be empty or hold a study with the same settings, got {str(folder)!r} with "
+                f"{', '.join(different)}: choose another folder."
+            )
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(ours, indent=2) + "\n")
+
+
+def _path(folder: Path, normalization: str, width: int, seed: int) -> Path:
+    return folder / "cells" / f"{normalization}-{width}-{seed}.csv"
