@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from lossbalance.pictures import COLOURS
-
-_MARKERS = "os^Dv"
+from lossbalance.studies.width_transfer import NORMALIZATIONS
 
 
 def draw_transfer(table: pd.DataFrame) -> Figure:
@@ -24,14 +23,14 @@ def draw_transfer(table: pd.DataFrame) -> Figure:
     best, loss, value, gradient = figure.subplots(2, 2).flat
     _draw_means(best, np.log10(table["best"]), scale=lambda exponent: 10.0**exponent)
     best.set(title="The best strength", ylabel=f"relative to that of width {smallest}", yscale="log")
-    _draw_means(loss, table["kept_loss"])
+    _draw_means(loss, table["kept_loss"], band=False)  # seeds differ by more than normalizations, but alike in all
     tuned = table["tuned_loss"].xs("sum", level="normalization").groupby("width").mean()
     loss.plot(tuned.index, tuned, color="black", linestyle=":", label="sum, strength tuned at each width")
-    loss.set(title=f"Test loss with the strength that was best at width {smallest}", ylabel="cross-entropy")
+    loss.set(title=f"Test loss, if the strength of width {smallest} is kept", ylabel="cross-entropy, mean over seeds")
     _draw_means(value, table["value_share"])
-    value.set(title="The penalty's share of the value, at that strength", ylim=(0, 1))
+    value.set(title="The penalty's share of the value, strength kept", ylim=(0, 1))
     _draw_means(gradient, table["gradient_share"])
-    gradient.set(title="Its share of the gradient, at that strength", ylim=(0, 1))
+    gradient.set(title="Its share of the gradient, strength kept", ylim=(0, 1))
     for axes in (best, loss, value, gradient):
         _scale_widths(axes, table.index.get_level_values("width").unique())
     for axes in (value, gradient):
@@ -41,14 +40,19 @@ def draw_transfer(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_means(axes: Axes, values: pd.Series, scale: Callable[[pd.Series], pd.Series] = pd.Series.copy) -> None:
+def _draw_means(
+    axes: Axes, values: pd.Series, scale: Callable[[pd.Series], pd.Series] = pd.Series.copy, band: bool = True
+) -> None:
     """Draws the mean over seeds against the width, with a band of one standard error."""
-    names = values.index.get_level_values("normalization").unique()
-    for name, colour, marker in zip(names, COLOURS, _MARKERS, strict=False):
-        means = values[name].groupby("width").agg(["mean", "sem"]).fillna(0.0)
-        mean, error = means["mean"], means["sem"]
+    known = set(values.index.get_level_values("normalization"))
+    for name, colour, marker in zip(NORMALIZATIONS, COLOURS, "os^Dv", strict=False):
+        if name not in known:
+            continue
+        mean, error = (values[name].groupby("width").agg(statistic).fillna(0.0) for statistic in ("mean", "sem"))
         axes.plot(mean.index, scale(mean), color=colour, marker=marker, markersize=5, label=name)
-        axes.fill_between(mean.index, scale(mean - error), scale(mean + error), color=colour, alpha=0.2, linewidth=0)
+        if band:
+            low, high = scale(mean - error), scale(mean + error)
+            axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _scale_widths(axes: Axes, widths: pd.Index) -> None:

@@ -30,7 +30,7 @@ NORMALIZATIONS = ("sum", "mean", "tensor_mean", "fan", "share")
 
 _GUESS = 3e-3  # a strength for "sum" that is about right; grids are laid around it
 _DECADES = np.arange(-4, 9) / 3  # wide enough for the mean, which is divided by the number of weights
-_SHARES = np.geomspace(0.05, 1.0, len(_DECADES))  # from 1 on, the penalty wins
+_SHARES = np.geomspace(0.1, 1.25, len(_DECADES))  # from 1 on, the penalty wins
 _CELL = ["normalization", "width", "seed"]
 
 
