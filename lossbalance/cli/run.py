@@ -1,16 +1,20 @@
 """One run: its folder, what it leaves there, and the number that a sweeper gets."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lossbalance.cli.command import explain
+from lossbalance.sweeps.apart import call_apart
 
 SUMMARY = "summary.json"
 
@@ -26,11 +30,35 @@ def run(config: DictConfig) -> float:
         return objective
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN and sys.platform == "linux"  # elsewhere a fork is not safe
+    return _train_apart(config, folder) if in_sweep else _train(config, folder)
+
+
+def _train(config: DictConfig, folder: Path) -> float:
     with _recorded(config, folder) as record:
         from lossbalance.cli.training import train  # imports torch, which takes seconds
 
         train(config, record)
     return record["objective"]["value"]
+
+
+def _train_apart(config: DictConfig, folder: Path) -> float:
+    """Trains in a copy of this process, so that what kills a run kills neither its sweep nor the runs after it."""
+    import lossbalance.cli.training  # noqa: F401 - once, for all copies
+
+    try:
+        return call_apart(_train_and_explain, config, folder)
+    except BrokenExecutor:
+        with _recorded(config, folder):
+            raise RuntimeError("the process was killed: was there memory enough?") from None
+
+
+def _train_and_explain(config: DictConfig, folder: Path) -> float:
+    """Trains; of an error only its message is sure to get from one process to another."""
+    try:
+        return _train(config, folder)
+    except Exception as error:
+        raise RuntimeError(explain(error)) from error
 
 
 @contextmanager

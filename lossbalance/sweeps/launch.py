@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,8 +31,9 @@ class SweepFolder(Callback):
 def run_to_the_end(main: Callable[[], Any]) -> None:
     """Calls ``main``, made by ``hydra.main``. If that sweeps, every run is tried, and a report is written at the end.
 
-    A launcher gives up when one of its processes is killed. Then the sweep goes on with the runs that are missing, once
-    at least, and as long as that ends some.
+    A run that is killed has failed, like one that raises. When a whole worker is killed, joblib gives up the runs that
+    are still to be done; then the sweep itself goes on with what is missing, as long as that ends some, and has not
+    failed if that makes it whole.
 
     Raises:
         Exception: The first error of a run, once the others are done.
@@ -41,8 +43,8 @@ def run_to_the_end(main: Callable[[], Any]) -> None:
         while True:
             try:
                 return main()
-            except Exception as error:
-                if not _was_killed() or _finished() <= finished:
+            except BrokenExecutor as error:
+                if _finished() <= finished:
                     raise
                 finished = _finished()
                 log.warning("A process was killed (%s): going on with the runs that are missing.", error)
@@ -63,16 +65,8 @@ def _words(config: Any) -> list[str]:
     return [word for word in config.hydra.overrides.task if not word.startswith("resume=")]
 
 
-def _runs(folder: Path | None) -> list[Path]:
-    return [] if folder is None else [hydra.parent for hydra in folder.glob("*/.hydra")]
-
-
 def _finished() -> int:
-    return sum((run / "summary.json").exists() for run in _runs(SweepFolder.current))
-
-
-def _was_killed() -> bool:
-    return _finished() < len(_runs(SweepFolder.current))
+    return len(list(SweepFolder.current.glob("*/summary.json"))) if SweepFolder.current else 0
 
 
 def _report(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A callback that kills its own process, once for each marker."""
+"""A callback that kills the process of its run, or the worker that started it, once for each marker."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from pytorch_lightning import Callback
 
 
 class DieOnce(Callback):
-    def __init__(self, marker: str) -> None:
-        self.marker = Path(marker)
+    def __init__(self, marker: str, worker: bool = False) -> None:
+        self.marker, self.worker = Path(marker), worker
 
     def on_train_start(self, trainer, pl_module):
         if not self.marker.exists():
             self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getppid() if self.worker else os.getpid(), signal.SIGKILL)

@@ -38,6 +38,11 @@ def sweep(folder, *arguments):
     return done, {int(path.parent.name): json.loads(path.read_text()) for path in folder.rglob("summary.json")}
 
 
+def deadly(folder, worker=False):
+    """Has the first run that trains killed, or the worker that started it."""
+    return f"+callbacks.deadly={{_target_:deadly.DieOnce,marker:{folder / 'died'},worker:{worker}}}"
+
+
 @pytest.fixture(scope="module")
 def spoiled(tmp_path_factory):
     """A sweep of which one setting cannot be trained, and the same once more."""
@@ -71,9 +76,18 @@ def test_the_same_sweep_resumed_trains_only_what_is_missing(spoiled):
 
 
 @pytest.mark.processes
-def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path):
-    deadly = f"+callbacks.deadly={{_target_:deadly.DieOnce,marker:{tmp_path / 'died'}}}"
-    done, runs = sweep(tmp_path, "-m", "seed=0,1", deadly, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_run_that_is_killed_has_failed_and_takes_no_other_with_it(tmp_path, launcher):
+    done, runs = sweep(tmp_path, "-m", "seed=0,1", f"hydra/launcher={launcher}", deadly(tmp_path))
+    assert sorted(run["status"] for run in runs.values()) == ["completed", "failed"]
+    assert "the process was killed" in Path(tmp_path, re.search("The whole report: (.*)", done.stdout)[1]).read_text()
+    assert done.returncode == 1
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_killed_takes_no_run_with_it(tmp_path):
+    workers = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done, runs = sweep(tmp_path, "-m", "seed=0,1", deadly(tmp_path, worker=True), *workers)
     assert "A process was killed" in done.stdout
     assert [run["status"] for run in runs.values()] == ["completed"] * 2
     assert done.returncode == 0
