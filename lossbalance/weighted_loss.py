@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast
@@ -42,15 +42,32 @@ class Breakdown:
         return self.measure_penalties()
 
 
-class Rows(NamedTuple):
-    """What made up the total of one step, detached."""
+class Step(NamedTuple):
+    """What made up the total of one step, as it was computed, detached: :func:`tabulate` makes sense of it."""
 
     total: Tensor
-    terms: Tensor
-    """Losses, weights, contributions and gradient shares, ``[4, terms]``, as in :class:`Breakdown`; nan for the shares
-    without probes."""
+    losses: Tensor
+    """``[terms]``; anything for a term that the step did not have."""
+    weights: Tensor
+    present: Tensor
     penalties: dict[str, Tensor]
-    """The penalties that are in the total."""
+    """Those that are in the total."""
+    squares: Tensor | None = None
+    """The squared norms of the weighted gradients at the probes, ``[terms]``, up to a factor; None without probes."""
+
+
+def tabulate(steps: Sequence[Step]) -> Tensor:
+    """Returns losses, weights, contributions and gradient shares as in :class:`Breakdown`, ``[steps, 4, terms]``."""
+    losses, weights, present = (
+        torch.stack(column)
+        for column in zip(*((step.losses, step.weights, step.present) for step in steps), strict=True)
+    )
+    unmeasured = torch.full_like(losses[0], torch.nan)
+    norms = torch.stack(
+        [unmeasured if step.squares is None else step.squares.to(losses.dtype) for step in steps]
+    ).sqrt()
+    shares = norms / norms.sum(dim=1, keepdim=True)
+    return torch.stack([losses.where(present, torch.nan), weights, weights * losses, shares], dim=1)
 
 
 class WeightedLoss(nn.Module):
@@ -92,7 +109,7 @@ class WeightedLoss(nn.Module):
         self.penalties = nn.ModuleDict(penalties or {})
         self.weight_sum = weight_sum
         self.probes = Probes(weighting.terms)
-        self._last: tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]] | None = None
+        self._last: Step | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -132,13 +149,8 @@ class WeightedLoss(nn.Module):
         penalties = self._penalize(total, module)
         for penalty in penalties.values():
             total = total + penalty
-        self._last = (
-            total.detach(),
-            values,
-            weights,
-            present,
-            {name: penalty.detach() for name, penalty in penalties.items()},
-        )
+        detached = {name: penalty.detach() for name, penalty in penalties.items()}
+        self._last = Step(total.detach(), values, weights, present, detached)
         return total if measuring is None else self.probes.seal(total, values, weights, *measuring)
 
     def probe(self, term: str, x: Tensor) -> Tensor:
@@ -235,36 +247,33 @@ class WeightedLoss(nn.Module):
         Raises:
             RuntimeError: Before the first call.
         """
-        rows = self.rows()
-        if rows is None:
+        step = self.last_step()
+        if step is None:
             raise RuntimeError("`last` describes the last call, and there was none: call the criterion first.")
-        losses, weights, contributions, gradient_shares = map(self._by_name, rows.terms)
+        losses, weights, contributions, gradient_shares = map(self._by_name, tabulate([step])[0])
         return Breakdown(
-            total=rows.total,
+            total=step.total,
             losses=losses,
             weights=weights,
             contributions=contributions,
             gradient_shares=gradient_shares if self.probes.probed else {},
             measure_penalties=lambda: {
-                name: rows.penalties[name] if name in rows.penalties else penalty.value()
+                name: step.penalties[name] if name in step.penalties else penalty.value()
                 for name, penalty in self._penalties().items()
             },
         )
 
-    def rows(self) -> Rows | None:
-        """Returns what :attr:`last` says in the form that statistics want; None before the first call."""
-        if self._last is None:
-            return None
-        total, row, weights, present, penalties = self._last
-        shares = self._gradient_shares() if self.probes.probed else torch.full_like(row, torch.nan)
-        losses = torch.where(present, row, torch.nan)
-        return Rows(total, torch.stack([losses, weights, weights * row, shares.to(row.dtype)]), penalties)
+    def last_step(self) -> Step | None:
+        """Returns the last call in the form that costs least, for statistics over many; None before the first."""
+        if self._last is None or not self.probes.probed:
+            return self._last
+        return self._last._replace(squares=self.probes.squares()[:-1])
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights of the last call, detached; before the first, those that losses of 1 would get."""
         if self._last is not None:
-            return self._by_name(self._last[2])
+            return self._by_name(self._last.weights)
         ones = torch.ones(len(self.terms), device=self.probes.device)
         _, weights = self.weighting.weigh(ones, ones > 0)
         return self._by_name(weights.detach())
@@ -331,10 +340,6 @@ class WeightedLoss(nn.Module):
         if self.probes.probed:
             self.probes.begin()
         return None
-
-    def _gradient_shares(self) -> Tensor:
-        norms = self.probes.squares()[:-1].sqrt()
-        return norms / norms.sum()
 
     def _by_name(self, row: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.terms, row.unbind(), strict=True))

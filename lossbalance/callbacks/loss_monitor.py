@@ -17,7 +17,7 @@ from lossbalance.checks import check_names
 from lossbalance.metrics import RunningMeans
 from lossbalance.pictures import draw_history
 from lossbalance.ranks import world_size
-from lossbalance.weighted_loss import Rows, WeightedLoss
+from lossbalance.weighted_loss import Step, WeightedLoss, tabulate
 
 QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
 _AT_ONCE = 50  # steps that are counted together
@@ -62,7 +62,7 @@ class LossMonitor(Callback):
         self._means: dict[str, RunningMeans] = {}  # since the last epoch, since the last log, of the evaluation
         self._resumed: dict[str, Any] = {}
         self._seen: Tensor | None = None  # the total of the last call that was looked at
-        self._uncounted: list[tuple[Rows, int]] = []  # steps, and the sizes of their batches
+        self._uncounted: list[tuple[Step, int]] = []  # steps, and the sizes of their batches
         self._logged_at = 0
         self._warned: set[str] = set()
 
@@ -89,9 +89,9 @@ class LossMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch, without waiting for the device."""
-        rows = self._newest()
-        if rows is not None:
-            self._uncounted.append((rows, _batch_size(batch)))
+        step_taken = self._newest()
+        if step_taken is not None:
+            self._uncounted.append((step_taken, _batch_size(batch)))
         if len(self._uncounted) == _AT_ONCE:
             self._count()
         every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]
@@ -197,7 +197,11 @@ class LossMonitor(Callback):
     def _restart(self, span: str, pl_module: LightningModule) -> None:
         terms, penalties = len(self._criterion.terms), len(self._in_total)
         size = terms if span == "evaluation" else len(QUANTITIES) * terms + penalties
-        self._means[span] = RunningMeans(size).to(pl_module.device)
+        means = self._means.get(span)
+        if means is not None and len(means.sums) == size and means.device == pl_module.device:
+            means.reset()
+        else:
+            self._means[span] = RunningMeans(size).to(pl_module.device)
 
     @property
     def _in_total(self) -> list[str]:
@@ -207,10 +211,10 @@ class LossMonitor(Callback):
         """Counts the steps since the last time, all at once, for one by one they cost as much as small networks do."""
         if not self._uncounted:
             return
-        rows, sizes = zip(*self._uncounted, strict=True)
-        losses, weights, contributions, shares = torch.stack([row.terms for row in rows], dim=1)
+        steps, sizes = zip(*self._uncounted, strict=True)
+        losses, weights, contributions, shares = tabulate(steps).unbind(dim=1)
         weights = weights.where(losses.isfinite(), math.nan)  # what an absent term would weigh means nothing
-        penalties = [torch.stack([row.penalties[name] for row in rows]).unsqueeze(1) for name in self._in_total]
+        penalties = [torch.stack([step.penalties[name] for step in steps]).unsqueeze(1) for name in self._in_total]
         cells = [losses, weights, contributions, shares, 0.0 + ~contributions.isfinite(), *penalties]
         self._means["log"].update(torch.cat(cells, dim=1), torch.tensor(sizes))
         self._uncounted.clear()
@@ -219,13 +223,13 @@ class LossMonitor(Callback):
         self._means["epoch"].absorb(self._means["log"])
         self._restart("log", pl_module)
 
-    def _newest(self) -> Rows | None:
-        """Returns what the criterion says of its last call, once."""
-        rows = self._criterion.rows()
-        if rows is None or rows.total is self._seen:
+    def _newest(self) -> Step | None:
+        """Returns the criterion's last call, once."""
+        step = self._criterion.last_step()
+        if step is None or step.total is self._seen:
             return None
-        self._seen = rows.total
-        return rows
+        self._seen = step.total
+        return step
 
     def _training_means(self, span: str) -> dict[str, float]:
         names = [f"{quantity}/{term}" for quantity in QUANTITIES for term in self._criterion.terms]
@@ -238,8 +242,8 @@ class LossMonitor(Callback):
         if isinstance(outputs, Mapping) and "losses" in outputs:
             check_names("losses", outputs["losses"], self._criterion.terms)
             return outputs["losses"]
-        rows = self._newest()
-        return {} if rows is None else dict(zip(self._criterion.terms, rows.terms[0], strict=True))
+        step = self._newest()
+        return {} if step is None else dict(zip(self._criterion.terms, tabulate([step])[0, 0], strict=True))
 
     def _start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._criterion = find_criterion(trainer, pl_module, type(self).__name__)

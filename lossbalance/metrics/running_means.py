@@ -41,7 +41,12 @@ class RunningMeans(Metric):
         for state in ("sums", "sizes"):
             nothing = torch.zeros(num_values, dtype=torch.float64)
             self.add_state(state, nothing, dist_reduce_fx="sum", persistent=True)
-        self.update(torch.zeros(0, num_values), torch.zeros(0))  # means of nothing are nan; torchmetrics would warn
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        super().reset()
+        self.update(torch.zeros(0, len(self.sums)), torch.zeros(0))  # nan are means of nothing; torchmetrics would warn
 
     def update(self, rows: Tensor, batch_sizes: Tensor) -> None:
         """Adds the rows of some batches."""

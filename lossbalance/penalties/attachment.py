@@ -45,7 +45,7 @@ class Attachment:
         for penalty in self.penalties:
             penalty.optimizers.append(ref(optimizer))
         self._clipped_added = False
-        self._hook = optimizer.register_step_pre_hook(self._before_step)
+        self._hook = optimizer.register_step_pre_hook(self._before_step) if self.penalties else None
 
     @torch.no_grad()
     def before_clipping(self) -> None:
@@ -58,7 +58,8 @@ class Attachment:
 
     def remove(self) -> None:
         """Lets the optimizer step without the penalties; once is enough, twice does no harm."""
-        self._hook.remove()
+        if self._hook is not None:
+            self._hook.remove()
         for penalty in self.penalties:
             penalty.optimizers = [known for known in penalty.optimizers if known() is not self.optimizer]
 
