@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lossbalance.cli import run
 from lossbalance.cli.command import explain
 from lossbalance.cli.schema import register
-from lossbalance.sweeps.report import write_report
+from lossbalance.sweeps.report import Question, write_report
 from lossbalance.sweeps.runs import show
 from lossbalance.sweeps.statistics import lower_is_better
 
@@ -70,6 +70,9 @@ class Search:
             words = [*self.fixed, *_suggest(trial, self.space)]
             trial.set_user_attr("command", " ".join(words))
             objective = self._train(trial, words, folder)
+        except KeyboardInterrupt:
+            trial.set_user_attr("message", "interrupted")
+            raise
         except Exception as error:
             pruned = isinstance(error, optuna.TrialPruned)
             trial.set_user_attr("message", str(error) if pruned else explain(error))
@@ -133,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         "as for train.py; what is a sweep there is searched here: key=a,b and key=interval(0,1), key=range(1,5), "
         f"key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
     ))  # fmt: skip
-    parser.add_argument("--trials", type=int, default=50, help="how many trials the study is to have in all (50)")
+    parser.add_argument("--trials", type=int, default=50, help=(
+        "how many trials the study is to have in all (50); processes finish what they have begun by then"
+    ))  # fmt: skip
     parser.add_argument("--minutes", type=float, help="when to stop before that")
     parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search the front of two metrics")
     parser.add_argument("--study", default="search", help="its name, and that of its folder below searches/")
@@ -161,10 +166,10 @@ def _search(given: argparse.Namespace) -> int:
         enough = optuna.study.MaxTrialsCallback(given.trials, states=_ENDED)
         seconds = None if given.minutes is None else 60 * given.minutes
         study.optimize(search.try_out, timeout=seconds, callbacks=[enough], catch=(Exception,))
-    return _conclude(study, folder)
+    return _conclude(study, folder, Question(trade_off=given.trade_off or None))
 
 
-def _conclude(study: optuna.Study, folder: Path) -> int:
+def _conclude(study: optuna.Study, folder: Path, question: Question) -> int:
     """Prints the best trials and writes the report of all; returns the exit code."""
     for trial in study.get_trials(states=(TrialState.FAIL,)):
         print(
@@ -174,9 +179,9 @@ def _conclude(study: optuna.Study, folder: Path) -> int:
     print(f"\nThe study {study.study_name!r}: {completed} completed, {pruned} pruned, {failed} failed.")
     if not completed:
         return 1
-    for trial in study.best_trials:
-        print(f"{_values(trial)}  python scripts/train.py {trial.user_attrs['command']}")
-    write_report([folder])
+    best = [f"{_values(trial)}  python scripts/train.py {trial.user_attrs['command']}" for trial in study.best_trials]
+    print("\n".join(dict.fromkeys(best)))
+    write_report([folder], question=question)
     print(f"The whole report: {folder / 'report.html'}")
     return 0
 

@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lossbalance.sweeps.pruning import Pruning
 from lossbalance.sweeps.search import DEFAULT_SPACE, _suggest
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +55,24 @@ def test_a_trade_off_ends_in_the_best_trials_of_two_metrics_in_any_storage(tmp_p
     for trial in study.trials:
         metrics = json.loads((folder / str(trial.number) / "summary.json").read_text())["metrics"]
         assert trial.values == [metrics[name] for name in pair]
+
+
+def test_a_trial_that_falls_behind_is_pruned(monkeypatch):
+    monkeypatch.setattr(Pruning, "trial", None)  # as it was, after the test
+
+    def objective(trial):
+        Pruning.trial = trial
+        for epoch in range(2):
+            metrics = {"val/accuracy": torch.tensor(0.9 - 0.5 * trial.number)}
+            trainer = SimpleNamespace(sanity_checking=False, current_epoch=epoch, callback_metrics=metrics)
+            Pruning("val/accuracy").on_validation_end(trainer, None)
+        return metrics["val/accuracy"].item()
+
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(1, n_warmup_steps=1))
+    study.optimize(objective, n_trials=2)
+
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    assert list(study.trials[1].intermediate_values) == [0, 1]
 
 
 def test_what_a_choice_makes_idle_is_not_suggested():
