@@ -202,8 +202,9 @@ def _readable(results: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     }
     if comparison.baseline is not None:
         ends = results[["vs baseline: difference", "vs baseline: low", "vs baseline: high"]].to_numpy()
-        texts = [f"{gap:+.3g} ({low:+.3g} to {high:+.3g})" if np.isfinite(low) else "" for gap, low, high in ends]
-        columns[f"minus {comparison.baseline_name} (95 %)"] = _cells(texts, ends[:, 0])
+        texts = [f"{gap:+.3g} ({low:+.3g} to {high:+.3g})" for gap, low, high in ends]
+        silent = ~np.isfinite(ends).all(axis=1) | (results.index == comparison.baseline)
+        columns[f"minus {comparison.baseline_name} (95 %)"] = _cells(np.where(silent, "", texts), ends[:, 0])
     columns |= {
         "runs": _cells(results["n"], results["n"]),
         "not completed": _cells(results["failed"], results["failed"]),

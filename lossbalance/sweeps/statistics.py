@@ -112,7 +112,7 @@ class Comparison:
 
     @cached_property
     def one_standard_error(self) -> str | None:
-        """The simplest setting along the swept number that is within one standard error of the best.
+        """The simplest setting that is within one standard error of the best and differs in the swept number alone.
 
         Along ``alpha`` the simplest is the smallest, along any other number, such as a penalty's strength, the
         largest: both ends regularize most, as alpha = 1 / (1 + lambda).
@@ -124,6 +124,8 @@ class Comparison:
         along = along[along[axis].notna()] if axis else along[:0]
         if along.empty or not np.isfinite(along["se"].iloc[0]):
             return None
+        series = self.series[along.index]
+        along = along[series == series.iloc[0]]
         gap = (along["mean"] - along["mean"].iloc[0]).abs()
         near = along[gap <= along["se"].iloc[0]]
         order = near[axis].astype(float)
@@ -289,7 +291,7 @@ def _judge_against(comparison: Comparison, best: str, standing: str, baseline: s
     if not comparison.surely_differs(best, baseline):
         return (
             f"The difference is within noise: `{best}` has {standing}, "
-            f"but its distance from {name}, {gap}, may be chance."
+            f"but its distance from {name}, {gap}, may be chance: {name} will do."
         )
     rivals = [rival for rival in _within_noise(comparison, best) if rival != baseline]
     near = f"{_name(rivals) if rivals else 'no other setting is'} within noise of it"

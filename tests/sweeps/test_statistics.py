@@ -67,6 +67,16 @@ def test_the_one_standard_error_choice_is_the_smallest_alpha_as_good_as_the_best
     assert (comparison.best, comparison.one_standard_error) == ("alpha=0.4", "alpha=0.2")
 
 
+def test_the_one_standard_error_choice_measures_the_penalty_as_the_best_does(tmp_path):
+    scores = {("sum", 0.01): 0.9, ("sum", 0.1): 0.89, ("sum", 1): 0.1, ("mean", 1): 0.89}
+    for job, ((scale, strength), seed) in enumerate(itertools.product(scores, range(2))):
+        choices = {"penalty.normalization": scale, "penalty.strength": strength}
+        write_run(tmp_path / str(job), scores[scale, strength] + 0.02 * seed, seed, choices=choices)
+    comparison = Comparison(read_runs([tmp_path]), "val/main/accuracy", False)
+    assert comparison.runs.choices.loc[2, "penalty.strength"] == 0.1
+    assert comparison.one_standard_error == comparison.runs.info.loc[2, "setting"]
+
+
 def test_equal_weighting_is_the_scheme_or_else_the_alpha_that_weighs_alike(tmp_path, compare):
     assert compare({0.3: [0.9], 0.5: [0.8]}).baseline == "alpha=0.5"
     write_run(tmp_path / "equal", 0.1, choices={"loss": "equal"})
@@ -152,7 +162,10 @@ def test_the_default_trade_off_is_between_the_scores_of_the_first_two_terms(comp
     ("scores", "sentence"),
     [
         ({0.1: [0.9], 0.5: [0.8]}, "`alpha=0.1` has the highest .* one run each cannot tell it from chance"),
-        ({0.1: [0.5, 0.9, 0.6], 0.5: [0.6, 0.7, 0.6]}, "The difference is within noise: `alpha=0.1` .* may be chance"),
+        (
+            {0.1: [0.5, 0.9, 0.6], 0.5: [0.6, 0.7, 0.6]},
+            "The difference is within noise: `alpha=0.1` .* may be chance: equal weighting will do",
+        ),
         (
             {0.1: [0.91, 0.90, 0.92], 0.5: [0.79, 0.80, 0.81]},
             "Use `alpha=0.1`: .* better than equal weighting by 0.11 ",
