@@ -30,8 +30,12 @@ def run(config: DictConfig) -> float:
         return objective
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN and sys.platform == "linux"  # elsewhere a fork is not safe
-    return _train_apart(config, folder) if in_sweep else _train(config, folder)
+    return _train_apart(config, folder) if _can_be_apart(config) else _train(config, folder)
+
+
+def _can_be_apart(config: DictConfig) -> bool:
+    """Whether this is one of several runs, in one process, on a system where a fork is safe."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.devices == 1 and sys.platform == "linux"
 
 
 def _train(config: DictConfig, folder: Path) -> float:
