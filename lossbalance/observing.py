@@ -1,6 +1,7 @@
 """What a scheme is shown of a step: losses or gradient norms, averaged over ranks by one collective."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +9,17 @@ from torch import Tensor
 from lossbalance.probes import Part, Probes, squared_norms
 from lossbalance.ranks import sum_over_ranks, world_size
 from lossbalance.weighting.base import Observation, Weighting
+
+
+class Watch(NamedTuple):
+    """What a gradient scheme's look at a step has found."""
+
+    measures: bool
+    """Whether what the probes measure in this step is still to be seen."""
+    broken: Tensor
+    """Whether a loss, on any rank, is not finite, ``[]``."""
+    norms: Tensor | None = None
+    """The norms by ``shared``, ``[terms]``; None where probes measure them."""
 
 
 def observe_losses(weighting: Weighting, row: Tensor, present: Tensor) -> None:
@@ -29,7 +41,7 @@ def observe_gradients(
     row: Tensor,
     present: Tensor,
     shared: Tensor | Iterable[Tensor] | None,
-) -> tuple[bool, Tensor] | None:
+) -> Watch:
     """Shows a scheme the gradient norms of the step before, or of the step at hand where they are due now.
 
     Args:
@@ -41,15 +53,14 @@ def observe_gradients(
         shared: What norms are taken with respect to in place of the probes, or None.
 
     Returns:
-        Whether what the probes measure in this step is still to be seen, and whether a loss of it is not finite, a
-        tensor ``[]``; None without probes.
+        What was found.
     """
     given = [term for term, loss in zip(weighting.terms, losses, strict=True) if loss is not None]
     if shared is not None:
         norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
         (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
         weighting.observe(_observation(now, broken))
-        return None
+        return Watch(False, broken, now[1])
     _check_probed(weighting, probes, given)
     ahead = None if probes.known.issuperset(given) else probes.measure(losses)
     parts = [probes.measured()]
@@ -63,7 +74,7 @@ def observe_gradients(
     probes.begin()
     if ahead is not None:
         probes.learn(given, ~broken & ahead.isfinite().all())
-    return ahead is None, broken
+    return Watch(ahead is None, broken)
 
 
 def average_over_ranks(parts: Sequence[Part], broken: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

@@ -45,6 +45,7 @@ class Probes(nn.Module):
         super().__init__()
         self.terms = tuple(terms)
         self._places = {term: i for i, term in enumerate(self.terms)}
+        self.placed: set[str] = set()  # terms that a probe was placed for, if they met it or not
         self.probed: set[str] = set()  # terms that have met a probe
         self.known: set[str] = set()  # terms whose norm has been measured
         self._half = False  # whether a probe has met an activation of fp16
@@ -80,6 +81,7 @@ class Probes(nn.Module):
         """Probes the activations that enter each module, until the handle's ``remove()``."""
         for term in modules:
             check_word("modules", term, self.terms)
+        self.placed.update(modules)
         return ProbeHandle(
             module.register_forward_pre_hook(partial(_probe_arguments, self, term), with_kwargs=True)
             for term, module in modules.items()
@@ -130,6 +132,14 @@ class Probes(nn.Module):
     def squares(self) -> Tensor:
         """Returns the squared norms of the last backward pass, ``[terms + 1]``, as they arrived: weighted."""
         return torch.stack([gauge.detach() if gauge.grad is None else gauge.grad for gauge in self._gauges])
+
+    def squares_at_probes(self) -> Tensor:
+        """Returns those of the terms, ``[terms]``; nan for one that no probe was placed for."""
+        squares = self.squares()[:-1]
+        if len(self.probed) == len(self.terms):
+            return squares
+        probed = torch.tensor([term in self.probed for term in self.terms], device=self.device)
+        return squares.where(probed, torch.nan)
 
     def measured(self) -> Part:
         """Returns what this rank has measured of the last step."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance.checks import check_names, check_number
-from lossbalance.observing import average_over_ranks, observe_gradients, observe_losses
+from lossbalance.observing import Watch, average_over_ranks, observe_gradients, observe_losses
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
@@ -32,8 +32,8 @@ class Breakdown:
     contributions: dict[str, Tensor]
     """Weight times loss."""
     gradient_shares: dict[str, Tensor]
-    """Each term's part of the sum of the norms of the weighted gradients at the probes; nan before the backward pass,
-    empty without probes."""
+    """Each term's part of the sum of the norms of the weighted gradients, at the probes or, under a gradient scheme, by
+    ``shared``; nan before the backward pass and for a term without probe, empty if nothing is measured."""
     measure_penalties: Callable[[], dict[str, Tensor]]
 
     @cached_property
@@ -53,7 +53,8 @@ class Step(NamedTuple):
     penalties: dict[str, Tensor]
     """Those that are in the total."""
     squares: Tensor | None = None
-    """The squared norms of the weighted gradients at the probes, ``[terms]``, up to a factor; None without probes."""
+    """The squared norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan for
+    a term without probe, None if nothing is measured."""
 
 
 def tabulate(steps: Sequence[Step]) -> Tensor:
@@ -66,7 +67,7 @@ def tabulate(steps: Sequence[Step]) -> Tensor:
     norms = torch.stack(
         [unmeasured if step.squares is None else step.squares.to(losses.dtype) for step in steps]
     ).sqrt()
-    shares = norms / norms.sum(dim=1, keepdim=True)
+    shares = norms / norms.nansum(dim=1, keepdim=True)
     return torch.stack([losses.where(present, torch.nan), weights, weights * losses, shares], dim=1)
 
 
@@ -141,7 +142,7 @@ class WeightedLoss(nn.Module):
         """
         row, present = self._row(losses)
         values = row.detach()
-        measuring = self._observe([losses[term] for term in self.terms], values, present, shared)
+        watch = self._observe([losses[term] for term in self.terms], values, present, shared)
         total, weights = self.weighting.weigh(row, present)
         if self.weight_sum is not None:
             factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
@@ -150,8 +151,11 @@ class WeightedLoss(nn.Module):
         for penalty in penalties.values():
             total = total + penalty
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
-        self._last = Step(total.detach(), values, weights, present, detached)
-        return total if measuring is None else self.probes.seal(total, values, weights, *measuring)
+        squares = None if watch is None or watch.norms is None else (weights * watch.norms).square()
+        self._last = Step(total.detach(), values, weights, present, detached, squares)
+        if watch is None or watch.norms is not None:
+            return total
+        return self.probes.seal(total, values, weights, watch.measures, watch.broken)
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
@@ -256,7 +260,7 @@ class WeightedLoss(nn.Module):
             losses=losses,
             weights=weights,
             contributions=contributions,
-            gradient_shares=gradient_shares if self.probes.probed else {},
+            gradient_shares={} if step.squares is None else gradient_shares,
             measure_penalties=lambda: {
                 name: step.penalties[name] if name in step.penalties else penalty.value()
                 for name, penalty in self._penalties().items()
@@ -265,9 +269,9 @@ class WeightedLoss(nn.Module):
 
     def last_step(self) -> Step | None:
         """Returns the last call in the form that costs least, for statistics over many; None before the first."""
-        if self._last is None or not self.probes.probed:
+        if self._last is None or self._last.squares is not None or not self.probes.probed:
             return self._last
-        return self._last._replace(squares=self.probes.squares()[:-1])
+        return self._last._replace(squares=self.probes.squares_at_probes())
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -329,8 +333,8 @@ class WeightedLoss(nn.Module):
         row: Tensor,
         present: Tensor,
         shared: Tensor | Iterable[Tensor] | None,
-    ) -> tuple[bool, Tensor] | None:
-        """Lets the scheme see the step, in training; returns what the probes need to know of it, if they measure it."""
+    ) -> Watch | None:
+        """Lets the scheme see the step, in training; returns what a gradient scheme has found."""
         if not self.training:
             return None
         if self.weighting.uses_gradients:

@@ -315,6 +315,16 @@ def test_shared_takes_the_norms_of_this_very_step_with_respect_to_what_is_given(
         criterion(losses, shared=net.parameters()).backward()
         weights = torch.stack(list(criterion.weights.values()))
         torch.testing.assert_close(weights * norms, (weights * norms).mean().expand(2))
+        shares = torch.stack(list(criterion.last.gradient_shares.values()))
+        torch.testing.assert_close(shares, torch.tensor([0.5, 0.5]))
+
+
+def test_the_share_of_a_term_without_probe_is_not_known():
+    criterion, x = WeightedLoss(Equal(["data", "other"])), torch.ones(3, requires_grad=True)
+    criterion({"data": criterion.probe("data", x).sum(), "other": x.sum()}).backward()
+    shares = criterion.last.gradient_shares
+    assert shares["data"] == 1.0
+    assert shares["other"].isnan()
 
 
 def test_what_cannot_be_shared_is_refused():

@@ -9,12 +9,14 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from lossbalance.callbacks.lookup import find_balancer, find_criterion
 from lossbalance.callbacks.troubles import Epochs, troubles_of_parameters, troubles_of_terms
 from lossbalance.checks import check_names
 from lossbalance.metrics import RunningMeans
+from lossbalance.penalties import Penalty
 from lossbalance.pictures import draw_history
 from lossbalance.ranks import world_size
 from lossbalance.weighted_loss import Step, WeightedLoss, tabulate
@@ -32,7 +34,9 @@ class LossMonitor(Callback):
     - ``loss/<term>``, the plain loss, and ``weight/<term>``, over the samples whose batch has the term;
     - ``contribution/<term>``, weight times loss, over all samples, so that contributions add up to the total;
     - ``gradient_share/<term>``, the term's part of the gradient at the probes, where there are any;
-    - ``penalty/<name>``, and ``not_finite/<term>``, the part of the samples whose loss was not, if any;
+    - ``penalty/<name>``, the penalty's value, and ``gradient_share/<name>``, the part of its gradient over the weights
+      that it counts, in the steps that are logged and the last; see :mod:`lossbalance.penalties.report`;
+    - ``not_finite/<term>``, the part of the samples whose loss was not, if any;
     - ``val/loss/<term>`` and ``test/loss/<term>``, the plain losses, where the step calls the criterion or returns
       ``{"losses": {...}}`` and the module does not log them itself.
 
@@ -45,7 +49,8 @@ class LossMonitor(Callback):
     Attributes:
         last_epoch: For each term, and each penalty, the means over the last epoch of training: ``loss``, ``weight``,
             ``contribution``, ``value_share`` (its part of the contributions, in magnitude) and ``gradient_share``,
-            nan where it was not measured.
+            nan where it was not measured. The weight of a penalty is its strength, where that is one number, or what
+            ``share`` amounts to at the end.
         history: What was logged of the training at the end of each epoch, with its number as ``epoch``.
 
     Raises:
@@ -63,6 +68,7 @@ class LossMonitor(Callback):
         self._resumed: dict[str, Any] = {}
         self._seen: Tensor | None = None  # the total of the last call that was looked at
         self._uncounted: list[tuple[Step, int]] = []  # steps, and the sizes of their batches
+        self._penalty_shares: list[Tensor] = []  # of the gradient, in this epoch
         self._logged_at = 0
         self._warned: set[str] = set()
 
@@ -77,6 +83,7 @@ class LossMonitor(Callback):
             self._restart(span, pl_module)
             if span in self._resumed:
                 self._means[span].load_state_dict(self._resumed[span])
+        self._penalty_shares = self._resumed.get("penalty_shares", [])
         self._resumed = {}
         self._uncounted.clear()
 
@@ -84,6 +91,14 @@ class LossMonitor(Callback):
         """Brings the ranks together before one of them may save."""
         if world_size() > 1 and find_balancer(trainer) is None:
             self._criterion.synchronize()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measures the gradients of the penalties, now and then."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = trainer.is_last_batch or (every and (trainer.global_step + 1) % every == 0)
+        if due and self._criterion.penalties:
+            reports = self._criterion.report_penalties().values()
+            self._penalty_shares.append(torch.stack([report.gradient_share for report in reports]))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,13 +122,14 @@ class LossMonitor(Callback):
         """Logs the epoch."""
         self._count()
         self._close_log(pl_module)
-        metrics = self._training_means("epoch")
+        metrics = self._training_means("epoch") | self._penalty_gradients()
         self._restart("epoch", pl_module)
-        self.last_epoch = _by_name(metrics, self._criterion.terms, self._criterion.penalties)
+        self.last_epoch = _by_name(metrics, self._criterion.terms, _strengths(self._criterion))
         self.history.append({"epoch": trainer.current_epoch, **metrics})
         _publish(trainer, metrics)
         balancer = find_balancer(trainer)
-        probed = {*self._criterion.probes.probed, *(balancer.probes if balancer else ())}
+        probes = self._criterion.probes
+        probed = {*probes.placed, *probes.probed, *(balancer.probes if balancer else ())}
         self._warn(troubles_of_terms(Epochs(self._criterion.terms, probed, self.history)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -182,7 +198,8 @@ class LossMonitor(Callback):
         """What has been counted so far."""
         self._count()
         counting = {span: means.state_dict() for span, means in self._means.items()}
-        return {"history": self.history, "course": self._course, "last_epoch": self.last_epoch, **counting}
+        kept = {"history": self.history, "course": self._course, "last_epoch": self.last_epoch}
+        return {**kept, "penalty_shares": self._penalty_shares, **counting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there when training starts."""
@@ -238,6 +255,14 @@ class LossMonitor(Callback):
             means[f"penalty/{name}"] = self._criterion.last.penalties[name].item()
         return {name: mean for name, mean in means.items() if mean or not name.startswith("not_finite")}
 
+    def _penalty_gradients(self) -> dict[str, float]:
+        """Returns the penalties' mean shares of the gradient in this epoch, and forgets them."""
+        if not self._penalty_shares:
+            return {}
+        means = torch.stack(self._penalty_shares).nanmean(dim=0).tolist()
+        self._penalty_shares = []
+        return {f"gradient_share/{name}": mean for name, mean in zip(self._criterion.penalties, means, strict=True)}
+
     def _plain_losses(self, outputs: Any) -> Mapping[str, Tensor | None]:
         if isinstance(outputs, Mapping) and "losses" in outputs:
             check_names("losses", outputs["losses"], self._criterion.terms)
@@ -265,13 +290,21 @@ def _finite(names: Iterable[str], means: RunningMeans) -> dict[str, float]:
     return {name: mean for name, mean in zip(names, means.compute().tolist(), strict=True) if math.isfinite(mean)}
 
 
+def _strengths(criterion: WeightedLoss) -> dict[str, float]:
+    """Returns the strength of each penalty; 1 where it has several."""
+    penalties = {name: penalty for name, penalty in criterion.penalties.items() if isinstance(penalty, Penalty)}
+    strengths = {name: penalty.effective_strength for name, penalty in penalties.items()}
+    return {name: 1.0 if isinstance(strength, Mapping) else float(strength) for name, strength in strengths.items()}
+
+
 def _by_name(
-    metrics: Mapping[str, float], terms: Iterable[str], penalties: Iterable[str]
+    metrics: Mapping[str, float], terms: Iterable[str], strengths: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    rows = {term: {key: metrics.get(f"{key}/{term}", math.nan) for key in QUANTITIES[:4]} for term in terms}
-    for name in penalties:
+    names = [*terms, *strengths]
+    rows = {name: {key: metrics.get(f"{key}/{name}", math.nan) for key in QUANTITIES[:4]} for name in names}
+    for name, strength in strengths.items():
         value = metrics.get(f"penalty/{name}", math.nan)
-        rows[name] = {"loss": value, "weight": 1.0, "contribution": value, "gradient_share": math.nan}
+        rows[name] |= {"loss": value / strength if strength else math.nan, "weight": strength, "contribution": value}
     magnitude = sum(abs(row["contribution"]) for row in rows.values())
     for row in rows.values():
         row["value_share"] = abs(row["contribution"]) / magnitude if magnitude else math.nan

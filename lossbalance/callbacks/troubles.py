@@ -33,9 +33,8 @@ class Epochs:
         return math.isfinite(weight) and weight != 0
 
     def unseen(self, term: str) -> bool:
-        """Whether the gradient of a term that weighs something has met no probe while others were to be measured."""
-        share = self.mean("gradient_share", term)
-        return bool(self.probed) and self.weighs(term) and not share > 0
+        """Whether the gradient of a term that weighs something has met none of its probes."""
+        return term in self.probed and self.weighs(term) and not self.mean("gradient_share", term) > 0
 
 
 def troubles_of_terms(epochs: Epochs) -> Iterator[tuple[str, str]]:

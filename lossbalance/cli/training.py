@@ -71,6 +71,8 @@ def _be_quiet() -> None:
     for told in (
         "does not have many workers",  # indexing a tensor needs none
         "Experiment logs directory .* exists and is not empty",  # the configuration is there already
+        "Checkpoint directory .* exists and is not empty",  # a run goes on in its folder
+        "The number of training batches .* is smaller than the logging interval",  # epochs are logged all the same
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own
     ):
         warnings.filterwarnings("ignore", f".*{told}")

@@ -131,7 +131,7 @@ def test_penalties_outside_the_total_are_applied_by_the_optimizer_of_the_module(
         criterion(twin.losses(*batch), module=twin).backward()
         optimizer.step()
     assert_equal(module, twin)
-    assert monitor.last_epoch["l2"]["loss"] == pytest.approx(criterion.last.penalties["l2"].item())
+    assert monitor.last_epoch["l2"]["contribution"] == pytest.approx(criterion.last.penalties["l2"].item())
 
 
 class Manual(TwoHeads):

@@ -94,15 +94,43 @@ def test_what_the_module_logs_itself_is_not_logged_again(tmp_path):
     assert trainer.callback_metrics["val/loss/main"].item() != 123.0
 
 
-def test_a_penalty_is_a_row_of_its_own(tmp_path):
-    monitor, module = LossMonitor(), OwnsCriterion(Equal(TERMS), lr=0.0)
-    module.criterion = WeightedLoss(Equal(TERMS), penalties={"l2": L2(0.1)})
+class Penalized(OwnsCriterion):
+    def __init__(self, penalty):
+        super().__init__(Equal(TERMS), lr=0.0)
+        self.criterion = WeightedLoss(Equal(TERMS), penalties={"l2": penalty})
 
-    make_trainer([monitor], tmp_path, max_epochs=1).fit(module, batches(4, 2))
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        self.criterion.attach(optimizer, self)
+        return optimizer
 
-    value = L2(0.1)(module).item()
+
+def norm(gradients):
+    return torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+
+
+@pytest.mark.parametrize("mode", ["loss", "gradient", "decoupled"])
+def test_a_penalty_is_a_row_of_its_own_with_its_strength_and_its_share_of_the_gradient(tmp_path, mode):
+    monitor, module = LossMonitor(), Penalized(L2(0.1, mode=mode))
+
+    make_trainer([monitor], tmp_path, max_epochs=1).fit(module, batches(1, 2))
+
+    row, own = monitor.last_epoch["l2"], L2(1.0)(module)
+    assert (row["loss"], row["weight"], row["contribution"]) == pytest.approx((own.item(), 0.1, 0.1 * own.item()))
+    weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    data = norm(torch.autograd.grad(sum(module.losses(*next(iter(batches(1, 2)))).values()), weights))
+    penalty = norm(torch.autograd.grad(0.1 * own, weights))
+    assert row["gradient_share"] == pytest.approx(penalty / (penalty + data))
+
+
+def test_the_weight_of_a_share_is_the_strength_that_it_amounts_to(tmp_path):
+    monitor, module = LossMonitor(), Penalized(L2(share=0.25))
+
+    make_trainer([monitor], tmp_path, max_epochs=1).fit(module, batches(1, 2))
+
     row = monitor.last_epoch["l2"]
-    assert (row["loss"], row["contribution"], row["weight"]) == (pytest.approx(value), pytest.approx(value), 1.0)
+    assert row["weight"] == module.criterion.penalties["l2"].effective_strength.item() > 0
+    assert row["gradient_share"] == pytest.approx(0.25 / 1.25)
 
 
 def test_tensorboard_gets_the_picture(tmp_path):
