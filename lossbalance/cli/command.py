@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import singledispatch
-from typing import Any
+from typing import Any, NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,6 +18,7 @@ from lossbalance.cli.schema import register
 from lossbalance.sweeps.launch import run_to_the_end
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
+_EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set where errors are to be told in one message
 
 
 def command_line(main: Callable[[], Any]) -> None:
@@ -27,12 +31,31 @@ def command_line(main: Callable[[], Any]) -> None:
         run_to_the_end(main)
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to hand the error on to us
+    os.environ[_EXPLAIN] = "1"
     try:
         run_to_the_end(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 shows the traceback.)")
+        _leave(error)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Ends the program with the message of an error, unless a sweep is to go on or a traceback is wanted.
+
+    Left to itself, Hydra would announce the error of a single run in words of its own, before it hands it on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN or _EXPLAIN not in os.environ:
+            raise
+        _leave(error)
+
+
+def _leave(error: Exception) -> NoReturn:
+    sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 shows the traceback.)")
 
 
 @singledispatch
@@ -61,6 +84,9 @@ def _(error: MissingConfigException) -> str:
 def _(error: OmegaConfBaseException) -> str:
     if isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node:
         known = [str(key) for key in error.parent_node if key != "hydra"]
+        if not known:
+            group = str(error.full_key).rpartition(".")[0]
+            return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
         return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
     return f"`{error.full_key}`: {str(error).splitlines()[0]}."
 

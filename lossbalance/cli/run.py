@@ -13,12 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lossbalance.cli.command import explain
+from lossbalance.cli.command import explain, explained
 from lossbalance.sweeps.apart import call_apart
 
 SUMMARY = "summary.json"
 
 
+@explained()
 def run(config: DictConfig) -> float:
     """Trains as the configuration says and returns the objective, an unweighted validation metric.
 

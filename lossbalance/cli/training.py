@@ -1,6 +1,7 @@
 """Trains what a configuration describes, and notes and shows what each term did."""
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lossbalance.callbacks import LossMonitor
+from lossbalance.checks import check_integer
 from lossbalance.cli.build import build_callbacks, build_module, build_trainer
 from lossbalance.cli.table import show
 
@@ -34,7 +36,7 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     _be_quiet()
     _check_usage(config)
     if config.threads is not None:
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(check_integer("threads", config.threads, 1))
     data = instantiate(config.task.data)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config)
@@ -61,6 +63,9 @@ def _check_usage(config: DictConfig) -> None:
     typed = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
     if "alpha" in typed and "alpha" not in config.loss:
         log.warning("`alpha` has no effect with loss=%s; it has with loss=alpha.", hydra.runtime.choices["loss"])
+    devices, most = config.trainer.devices, os.cpu_count() or 1
+    if config.trainer.accelerator == "cpu" and isinstance(devices, int) and devices > most:
+        raise ValueError(f"`trainer.devices` must be at most {most}, the number of this machine's CPUs, got {devices}.")
     if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
         raise ValueError(f"`ckpt_path` must be a checkpoint, got {config.ckpt_path!r}, which is not a file.")
 

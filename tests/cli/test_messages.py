@@ -21,6 +21,9 @@ from tests.cli.program import command, surroundings, train
         (["task.batch_size=0"], "`batch_size` must be"),
         (["trainer.max_epochs=-3"], "`max_epochs` must be"),
         (["fold=9"], "`fold` must be"),
+        (["threads=0"], "`threads` must be a whole number, 1 or more, got 0"),
+        (["trainer.devices=999"], "`trainer.devices` must be at most"),
+        (["penalty.normalization=men"], "`penalty.normalization` is not a setting yet: choose `penalty=...` first"),
         (["weight_sum=-1"], "`weight_sum` must be a positive, finite number or None, got -1.0"),
         (["ckpt_path=nowhere.ckpt"], "`ckpt_path` must be a checkpoint, got 'nowhere.ckpt'"),
         (["loss=fixed", "+loss.weights.axu=1"], "unknown 'axu' (did you mean 'aux'?)"),
@@ -30,6 +33,7 @@ def test_a_wrong_word_is_answered_by_one_message(words, message, tmp_path):
     done = train(*words, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 1
     assert message in done.stderr
+    assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
