@@ -1,6 +1,7 @@
 """One run: its folder, what it leaves there, and the number that a sweeper gets."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from lossbalance.cli.command import explain, explained
 from lossbalance.sweeps.apart import call_apart
 
 SUMMARY = "summary.json"
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # what launchers tell each process
 
 
 @explained()
@@ -30,7 +32,8 @@ def run(config: DictConfig) -> float:
     if config.resume and (objective := _objective_of_completed(config, folder)) is not None:
         return objective
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    if _is_first_process():
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
     return _train_apart(config, folder) if _can_be_apart(config) else _train(config, folder)
 
 
@@ -78,7 +81,13 @@ def _recorded(config: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
         raise
     finally:
         record["seconds"] = round(time.perf_counter() - start, 3)
-        (folder / SUMMARY).write_text(json.dumps(record, indent=2) + "\n")
+        if _is_first_process():
+            (folder / SUMMARY).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one of several processes that train together which writes."""
+    return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
 
 
 def _begin(config: DictConfig) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     if config.test:
         trainer.test(module, data, verbose=False)
         record["metrics"] |= _numbers(trainer.callback_metrics)
-    show(record)
+    if trainer.is_global_zero:
+        show(record)
 
 
 def _check_usage(config: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""A small network with a head on its intermediate layer and one on its last."""
+"""A small network with a head on an intermediate layer and one on its last."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from lossbalance.checks import check_integer
 
 
 class IntermediateNet(nn.Module):
-    """Two hidden layers; the head ``aux`` reads the first, the head ``main`` the second.
+    """A few hidden layers; the head ``aux`` reads the first, the head ``main`` the last.
 
     So the first layer serves both, and where it is narrow it has to choose. ``branches`` holds what is each term's own,
     from that layer on: where gradients are to be compared. The first layer starts as He et al. (2015) start layers of
@@ -17,21 +17,23 @@ class IntermediateNet(nn.Module):
     Args:
         outputs: How many numbers the heads ``aux`` and ``main`` give.
         width: Units in each hidden layer.
+        depth: How many hidden layers ``main`` has for itself.
         pixels: How many pixels a picture has.
 
     Shape:
         Pictures ``[batch, height, width]``; outputs ``[batch, outputs]`` by name of the head.
     """
 
-    def __init__(self, outputs: Mapping[str, int], width: int = 16, pixels: int = 88) -> None:
+    def __init__(self, outputs: Mapping[str, int], width: int = 16, depth: int = 1, pixels: int = 88) -> None:
         super().__init__()
-        width = check_integer("width", width, 1)
+        width, depth = check_integer("width", width, 1), check_integer("depth", depth, 0)
         first = nn.Linear(pixels, width)
         nn.init.kaiming_normal_(first.weight)
         nn.init.zeros_(first.bias)
         self.trunk = nn.Sequential(nn.Flatten(), first, nn.ReLU())
         aux = nn.Linear(width, outputs["aux"])
-        main = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs["main"]))
+        hidden = [layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU())]
+        main = nn.Sequential(*hidden, nn.Linear(width, outputs["main"]))
         self.branches = nn.ModuleDict({"aux": aux, "main": main})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

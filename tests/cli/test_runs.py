@@ -75,6 +75,17 @@ def test_a_run_that_goes_on_ends_as_one_that_never_stopped(straight, tmp_path):
         torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
     assert summary(tmp_path)["metrics"] == summary(straight)["metrics"]
     assert summary(tmp_path)["weights"] == summary(straight)["weights"]
+    tables = [pd.read_csv(folder / "metrics.csv") for folder in (tmp_path, straight)]
+    for name in ("loss/aux", "val/loss/aux", "test/accuracy"):  # the table goes on too
+        assert tables[0][name].dropna().tolist() == tables[1][name].dropna().tolist()
+
+
+@pytest.mark.processes
+def test_of_two_processes_one_writes_and_shows(tmp_path):
+    done = train("trainer=ddp", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The last epoch of training") == done.stdout.count("The test") == 1
+    assert summary(tmp_path)["status"] == "completed"
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path):
