@@ -1,8 +1,8 @@
 """Pictures of what each term did."""
 
+import math
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -34,27 +34,33 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
         >>> [axes.get_title() for axes in figure.axes]
         ['Loss, unweighted', 'Weight', 'Contribution']
     """
-    table = pd.DataFrame(history).set_index(time)
-    panels = [quantity for quantity in _PANELS if table.columns.str.startswith(f"{quantity}/").any()]
-    terms = [column.removeprefix("loss/") for column in table.columns if column.startswith("loss/")]
-    figure = Figure(figsize=(3.6 * len(panels), 3.6), dpi=110, layout="constrained")
+    logged = dict.fromkeys(name for row in history for name in row)  # in order
+    panels = [quantity for quantity in _PANELS if any(name.startswith(f"{quantity}/") for name in logged)]
+    terms = [name.removeprefix("loss/") for name in logged if name.startswith("loss/")]
+    figure = Figure(figsize=(3.6 * len(panels), 3.6), dpi=110)
     for quantity, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False).flat, strict=True):
-        _draw_panel(axes, table, quantity, terms)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
+        _draw_panel(axes, history, time, quantity, terms)
+    width = 3.6 * len(panels)  # margins in inches: a layout that is computed takes longer than the rest of the picture
+    figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.14, top=0.82, wspace=0.36)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper center", ncols=6, frameon=False)
     return figure
 
 
-def _draw_panel(axes: Axes, table: pd.DataFrame, quantity: str, terms: Sequence[str]) -> None:
-    values = table.reindex(columns=[f"{quantity}/{term}" for term in terms])
-    for i, column in enumerate(values):
+def _draw_panel(
+    axes: Axes, history: Sequence[Mapping[str, float]], time: str, quantity: str, terms: Sequence[str]
+) -> None:
+    times = [row[time] for row in history]
+    courses = [[row.get(f"{quantity}/{term}", math.nan) for row in history] for term in terms]
+    for i, (term, course) in enumerate(zip(terms, courses, strict=True)):
         style = ("-", "--", ":")[i // len(COLOURS) % 3]
-        axes.plot(values.index, values[column], style, color=COLOURS[i % len(COLOURS)], label=terms[i], marker=".")
+        axes.plot(times, course, style, color=COLOURS[i % len(COLOURS)], label=term, marker=".")
     title, unit = _PANELS[quantity]
-    axes.set(title=title, ylabel=unit, xlabel=table.index.name)
+    axes.set(title=title, ylabel=unit, xlabel=time)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    lowest, highest = values.min().min(), values.max().max()
+    known = [value for course in courses for value in course if math.isfinite(value)] or [math.nan]
+    lowest, highest = min(known), max(known)
     if quantity == "gradient_share":
-        axes.set_ylim(0, min(1.0, 1.1 * highest))
+        axes.set_ylim(0, min(1.0, 1.1 * highest) if highest > 0 else 1.0)
     elif 0 < lowest * _DECADES < highest:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
