@@ -3,6 +3,7 @@
 python scripts/benchmark.py                    # a training step under each scheme, and in other packages
 python scripts/benchmark.py steps --terms 2 8 64
 python scripts/benchmark.py penalties          # a penalty in each mode
+python scripts/benchmark.py loop               # the training loop of scripts/train.py, beside plain PyTorch
 python scripts/benchmark.py uncertainty        # not what it costs but what it gains: where the log-variances start
 """
 
@@ -26,6 +27,9 @@ def main() -> None:
     penalties = kinds.add_parser("penalties", help="an L2 penalty in each mode, beside weight decay and autograd")
     penalties.add_argument("--rounds", type=int, default=40, help="steps to time of each kind")
     penalties.add_argument("--device", default="cpu", help="cpu, cuda")
+    loop = kinds.add_parser("loop", help="the training loop of scripts/train.py, beside the same in plain PyTorch")
+    loop.add_argument("--rounds", type=int, default=9, help="trainings of each kind")
+    loop.add_argument("--epochs", type=int, default=25, help="of a training")
     arguments = parser.parse_args()
     match arguments.kind:
         case "uncertainty":
@@ -37,6 +41,11 @@ def main() -> None:
             from lossbalance.benchmarks.penalties import benchmark_penalties
 
             benchmark_penalties(rounds=arguments.rounds, device=arguments.device)
+            return
+        case "loop":
+            from lossbalance.benchmarks.loop import benchmark_loop
+
+            benchmark_loop(Path(__file__).parents[1] / "conf", arguments.epochs, arguments.rounds)
             return
         case None:
             arguments = parser.parse_args(["steps"])

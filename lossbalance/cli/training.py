@@ -33,7 +33,7 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     Raises:
         KeyboardInterrupt: If training was interrupted.
     """
-    _be_quiet()
+    be_quiet()
     _check_usage(config)
     if config.threads is not None:
         torch.set_num_threads(check_integer("threads", config.threads, 1))
@@ -71,7 +71,7 @@ def _check_usage(config: DictConfig) -> None:
         raise ValueError(f"`ckpt_path` must be a checkpoint, got {config.ckpt_path!r}, which is not a file.")
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Silences what Lightning says of every run; warnings that tell something stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for told in (
