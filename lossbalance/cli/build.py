@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import RichProgressBar
 
+from lossbalance.checks import check_number
 from lossbalance.penalties import Penalty
 from lossbalance.tasks import MultiLossModule
 from lossbalance.weighted_loss import WeightedLoss
@@ -19,6 +20,7 @@ def build_module(config: DictConfig) -> MultiLossModule:
     as_terms = penalties if penalties and config.penalty.as_term else {}
     config.task.terms = [*config.task.terms, *as_terms]
     criterion = build_criterion(config, {} if as_terms else penalties)
+    check_number("optimizer.lr", config.optimizer.get("lr", 0.0), "a number, 0 or more", lambda number: number >= 0)
     make = instantiate(config.task.module, _partial_=True)
     return make(criterion=criterion, optimizer=instantiate(config.optimizer), penalties=as_terms)
 

@@ -21,6 +21,7 @@ from tests.cli.program import command, surroundings, train
         (["task.batch_size=0"], "`batch_size` must be"),
         (["trainer.max_epochs=-3"], "`max_epochs` must be"),
         (["fold=9"], "`fold` must be"),
+        (["optimizer.lr=abc"], "`optimizer.lr` must be a number, 0 or more, got 'abc'"),
         (["threads=0"], "`threads` must be a whole number, 1 or more, got 0"),
         (["trainer.devices=999"], "`trainer.devices` must be at most"),
         (["penalty.normalization=men"], "`penalty.normalization` is not a setting yet: choose `penalty=...` first"),
