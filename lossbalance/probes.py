@@ -138,7 +138,7 @@ class Probes(nn.Module):
         squares = self.squares()[:-1]
         if len(self.probed) == len(self.terms):
             return squares
-        probed = torch.tensor([term in self.probed for term in self.terms], device=self.device)
+        probed = to_device([term in self.probed for term in self.terms], self.device)
         return squares.where(probed, torch.nan)
 
     def measured(self) -> Part:
@@ -205,6 +205,11 @@ class ProbeHandle:
         """Takes the probes away; once is enough, twice does no harm."""
         for hook in self._hooks:
             hook.remove()
+
+
+def to_device(flags: list[bool], device: torch.device) -> Tensor:
+    """Returns the flags as a tensor, without waiting for the device."""
+    return torch.tensor(flags).to(device, non_blocking=True)
 
 
 def squared_norm(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lossbalance.observing import Watch, average_over_ranks, observe_gradients, 
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
-from lossbalance.probes import ProbeHandle, Probes
+from lossbalance.probes import ProbeHandle, Probes, to_device
 from lossbalance.weighting.base import Weighting
 
 
@@ -324,7 +324,7 @@ class WeightedLoss(nn.Module):
         row = torch.stack([given[term].to(dtype) if term in given else absent for term in self.terms])
         if len(given) == len(self.terms):
             return row, torch.ones_like(row, dtype=torch.bool)
-        return row, torch.tensor([term in given for term in self.terms], device=device)
+        return row, to_device([term in given for term in self.terms], device)
 
     @torch.no_grad()
     def _observe(
