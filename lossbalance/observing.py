@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lossbalance.probes import Part, Probes, squared_norms
+from lossbalance.gauges import Part
+from lossbalance.norms import squared_norms
+from lossbalance.probes import Probes
 from lossbalance.ranks import sum_over_ranks, world_size
 from lossbalance.weighting.base import Observation, Weighting
 
@@ -63,13 +65,13 @@ def observe_gradients(
         return Watch(False, broken, now[1])
     _check_probed(weighting, probes, given)
     ahead = None if probes.known.issuperset(given) else probes.measure(losses)
-    parts = [probes.measured()]
+    parts = [probes.gauges.measured()]
     if ahead is not None:
         parts.append(Part(row, ahead, present))
     elif world_size() > 1:  # another rank may have something to tell
         parts.append(Part(row, row, torch.zeros_like(present)))
     (before, *after), broken = average_over_ranks(parts, _is_broken(row))
-    for seen in [probes.settle(*before), *after]:
+    for seen in [probes.gauges.settle(*before), *after]:
         weighting.observe(_observation(seen, broken))
     probes.begin()
     if ahead is not None:
@@ -98,6 +100,7 @@ def average_over_ranks(parts: Sequence[Part], broken: Tensor) -> tuple[list[tupl
 
 
 def _pack(losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
+    present = present != 0
     squares = torch.where(present, norms.to(losses.dtype).square(), 0.0)
     return torch.stack([torch.where(present, losses, 0.0), squares, present.to(losses.dtype)])
 
@@ -115,7 +118,7 @@ def _observation(seen: tuple[Tensor, Tensor], broken: Tensor) -> Observation:
     """Returns what a scheme is shown, with a norm of 0 for what was not seen: all of it, if the step is broken."""
     losses, norms = seen
     norms = norms.masked_fill(broken, 0.0).nan_to_num(0.0, 0.0, 0.0)
-    return Observation(losses, norms, norms > 0)
+    return Observation(losses, norms, norms.bool())
 
 
 def _check_probed(weighting: Weighting, probes: Probes, given: list[str]) -> None:

@@ -106,16 +106,13 @@ class WeightedLoss(nn.Module):
             kind = "a positive, finite number or None"
             weight_sum = check_number("weight_sum", weight_sum, kind, lambda number: 0 < number < math.inf)
         _check_penalties(penalties or {}, weighting.terms)
+        self.terms = weighting.terms
+        """Names of the losses, in the order of the row."""
         self.weighting = weighting
         self.penalties = nn.ModuleDict(penalties or {})
         self.weight_sum = weight_sum
         self.probes = Probes(weighting.terms)
         self._last: Step | None = None
-
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """Names of the losses, in the order of the row."""
-        return self.weighting.terms
 
     def forward(
         self,
@@ -155,7 +152,8 @@ class WeightedLoss(nn.Module):
         self._last = Step(total.detach(), values, weights, present, detached, squares)
         if watch is None or watch.norms is not None:
             return total
-        return self.probes.seal(total, values, weights, watch.measures, watch.broken)
+        counted = weights if watch.measures else torch.zeros_like(weights)
+        return self.probes.gauges.seal(total, values, counted, watch.broken)
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
@@ -240,9 +238,10 @@ class WeightedLoss(nn.Module):
         single process it is never needed.
         """
         if self.weighting.uses_gradients:
+            gauges = self.probes.gauges
             with torch.no_grad():
-                (measured,), _ = average_over_ranks([self.probes.measured()], self.probes.broken)
-                self.probes.settle(*measured)
+                (measured,), _ = average_over_ranks([gauges.measured()], gauges.broken)
+                gauges.settle(*measured)
 
     @property
     def last(self) -> Breakdown:
@@ -271,7 +270,7 @@ class WeightedLoss(nn.Module):
         """Returns the last call in the form that costs least, for statistics over many; None before the first."""
         if self._last is None or self._last.squares is not None or not self.probes.probed:
             return self._last
-        return self._last._replace(squares=self.probes.squares_at_probes())
+        return self._last._replace(squares=self.probes.squares())
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -315,15 +314,22 @@ class WeightedLoss(nn.Module):
         """Returns the losses and whether each is there, in the order of the terms."""
         if losses.keys() != set(self.terms):
             check_names("losses", losses, self.terms)
-        given = {term: loss for term, loss in losses.items() if loss is not None}
         device = self.probes.device
-        for term, loss in given.items():
-            _check_loss(term, loss, device)
-        dtype = torch.float64 if any(loss.dtype == torch.float64 for loss in given.values()) else torch.float32
-        absent = torch.zeros((), dtype=dtype, device=device, requires_grad=not given)
-        row = torch.stack([given[term].to(dtype) if term in given else absent for term in self.terms])
+        given: dict[str, Tensor] = {}
+        for term in self.terms:
+            loss = losses[term]
+            if loss is not None:
+                _check_loss(term, loss, device)
+                given[term] = loss
+        dtypes = {loss.dtype for loss in given.values()}
+        dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        if dtypes != {dtype}:
+            given = {term: loss.to(dtype) for term, loss in given.items()}
         if len(given) == len(self.terms):
+            row = torch.stack(list(given.values()))
             return row, torch.ones_like(row, dtype=torch.bool)
+        absent = torch.zeros((), dtype=dtype, device=device, requires_grad=not given)
+        row = torch.stack([given.get(term, absent) for term in self.terms])
         return row, to_device([term in given for term in self.terms], device)
 
     @torch.no_grad()

@@ -1,7 +1,10 @@
 """Gradient norms against `torch.autograd.grad`, in every setting in which people train."""
 
+import copy
 import gc
 import math
+import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -136,6 +139,95 @@ def test_several_probes_of_one_term_add_up_in_squares():
         aux = (3 * criterion.probe("aux", x) + 4 * criterion.probe("aux", y)).sum()
         criterion({"aux": aux, "main": criterion.probe("main", x).sum()}).backward()
     torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 1.0]))
+
+
+def train_many_heads(criterion: WeightedLoss, order: list[str], x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Two steps on one shared activation; the gradient that arrives there, the norms, and the nodes that took them."""
+    heads = {term: torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(i)) for i, term in enumerate(order)}
+    for _ in range(2):
+        x = x.detach().requires_grad_()
+        h = x.tanh()
+        probed = {term: criterion.probe(term, h) for term in order}
+        losses = {term: (probed[term] @ heads[term]).square().mean() for term in order}
+        nodes = {probe.grad_fn for probe in probed.values()}
+        criterion(losses).backward()
+    criterion(dict.fromkeys(order))
+    return x.grad, criterion.weighting.shown[-1].norms, len(nodes)
+
+
+@pytest.mark.parametrize(("count", "width", "nodes"), [(20, 8, 3), (8, 8, 1), (4, 2**18, 2), (3, 2**19 + 1, 3)])
+def test_small_activations_share_a_node_and_none_waits_for_more_than_two_megabytes(count, width, nodes):
+    terms = [f"task_{i}" for i in range(count)]
+    x = torch.randn(1, width, generator=torch.Generator().manual_seed(0))
+    gradient, norms, found = train_many_heads(WeightedLoss(Recorder(terms, [1.0] * count)), terms, x)
+    assert found == nodes
+
+    plain = x.clone().requires_grad_()
+    h = plain.tanh()
+    heads = [torch.randn(width, generator=torch.Generator().manual_seed(i)) for i in range(count)]
+    losses = [(h @ head).square().mean() for head in heads]
+    gradients = [torch.autograd.grad(loss, h, retain_graph=True)[0].double() for loss in losses]
+    expected = torch.stack([gradient.norm() for gradient in gradients]).float()
+    torch.testing.assert_close(norms, expected, rtol=1e-6, atol=0)
+    torch.stack(losses).sum().backward()
+    assert torch.equal(gradient, plain.grad)  # to the last bit: added up in the same order
+
+
+def test_the_order_in_which_terms_probe_does_not_matter():
+    terms = [f"task_{i}" for i in range(10)]
+    x = torch.randn(4, 8)
+    torch.testing.assert_close(
+        train_many_heads(WeightedLoss(Recorder(sorted(terms), [1.0] * 10)), terms, x)[:2],
+        train_many_heads(WeightedLoss(Recorder(terms, [1.0] * 10)), terms, x)[:2],
+    )
+
+
+def test_a_term_that_probes_an_activation_twice_has_a_norm_of_each():
+    criterion = recording(weights=(2.0, 1.0))
+    for _ in range(2):
+        x = torch.ones(1, requires_grad=True)
+        aux = (3 * criterion.probe("aux", x) + 4 * criterion.probe("aux", x)).sum()
+        criterion({"aux": aux, "main": criterion.probe("main", x).sum()}).backward()
+    torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 1.0]))
+    torch.testing.assert_close(x.grad, torch.tensor([15.0]))
+
+
+def test_an_activation_changed_in_place_between_two_probes_is_another_one():
+    criterion = recording(weights=(1.0, 1.0))
+    for _ in range(2):
+        x = torch.ones(1, requires_grad=True)
+        h = x * 1
+        aux = criterion.probe("aux", h).sum()
+        h.mul_(5)
+        criterion({"aux": aux, "main": criterion.probe("main", h).sum()}).backward()
+    torch.testing.assert_close(reveal(criterion), torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(x.grad, torch.tensor([6.0]))
+
+
+def test_an_activation_must_not_be_changed_in_place_behind_its_probe():
+    criterion, x = recording(), torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        criterion.probe("aux", x * 1).relu_()
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_a_backward_pass_that_can_be_differentiated_measures_the_same():
+    shown, expected = measured_after_two_steps(recording(), lambda total: total.backward(create_graph=True))
+    torch.testing.assert_close(shown, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda criterion: pickle.loads(pickle.dumps(criterion))])
+def test_a_copy_made_between_two_steps_knows_what_was_measured_and_goes_on(copied):
+    torch.manual_seed(0)
+    net, criterion = Linear(), WeightedLoss(GradBalance(["aux", "main"]))
+    x = net.example()
+    for _ in range(3):
+        criterion(losses_and_branch_points(net, x, criterion.probe, nested=True)[0]).backward()
+    twin = copied(criterion)
+    for scale in (2, 3, 4):
+        for each in (criterion, twin):
+            each(losses_and_branch_points(net, scale * x, each.probe, nested=True)[0]).backward()
+        assert twin.weights == criterion.weights
 
 
 def test_gradient_shares_are_those_of_the_weighted_terms_under_every_scheme():
@@ -289,7 +381,7 @@ def test_a_derivative_on_the_way_to_a_loss_is_not_measured():
     x = torch.linspace(0, 1, 5).unsqueeze(1).requires_grad_()
     u = net(criterion.probe("residual", x))
     (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-    assert criterion.probes.squares().sum() == 0
+    assert criterion.probes.squares()[0] == 0
     total = criterion({"residual": (du - 1).square().mean(), "boundary": net(criterion.probe("boundary", x)).mean()})
     total.backward()
     plain = net(x)
@@ -377,3 +469,19 @@ def test_nothing_is_kept_alive_over_thousands_of_steps():
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
     assert steps(10) == steps(2000)
+
+
+def test_a_step_lets_go_of_every_activation():
+    net, criterion = Linear(), recording()
+    seen = []
+
+    def step() -> None:
+        losses, points = losses_and_branch_points(net, net.example(), criterion.probe, nested=True)
+        seen.extend(weakref.ref(point) for point in points.values())
+        seen.append(weakref.ref(points["aux"].grad_fn))
+        criterion(losses).backward()
+
+    step()
+    step()
+    gc.collect()
+    assert [ref() for ref in seen] == [None] * 6

@@ -107,5 +107,5 @@ def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tens
 
 def sum_to_count(weights: Tensor, unknown: float = 1.0) -> Tensor:
     """Returns the positive weights scaled to add up to their number, and ``unknown`` in place of each 0."""
-    known = weights > 0
+    known = weights.bool()
     return torch.where(known, weights * (known.sum() / weights.sum()), unknown)

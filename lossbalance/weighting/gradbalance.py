@@ -64,15 +64,14 @@ class GradBalance(Weighting):
         norms = torch.where(observation.seen, observation.norms, 0.0).to(self.average.dtype)
         seen, known = norms.sign(), self.average.sign()  # 1 or 0
         part = self.average.dot(seen)  # what the known terms had of the gradient, and have between them now
-        scale = torch.where(part > 0, part / norms.dot(known), 1 / norms.sum())
+        scale = torch.where(part.bool(), part / norms.dot(known), norms.sum().reciprocal())
         gain = seen * (1 - self.decay)
-        self.evidence.addcmul_(gain, 1 - self.evidence)
+        self.evidence.lerp_(seen, gain)
         self.average.lerp_((norms * scale).nan_to_num(), gain / self.evidence)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its ratio over its average; by 1 as long as it is unknown."""
-        known = self.average > 0
-        weights = torch.where(known, self.ratio / self.average, 0.0)  # w, up to a factor
+        weights = (self.ratio / self.average).nan_to_num(posinf=0.0)  # w, up to a factor; 0 where unknown
         return weighted_sum(losses, sum_to_count(weights), present)
 
 

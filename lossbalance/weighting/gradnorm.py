@@ -86,9 +86,9 @@ class GradNorm(Weighting):
         self._note_first(losses, seen)
         slope, mean = self.slope(losses, norms)
         step = self.lr * self.weight * slope / mean  # nan where no term is known yet
-        weight = self.weight * torch.where(slope == 0, 1.0, torch.exp(-step.clamp(-1, 1)))
-        start = torch.where(mean > 0, mean, 1.0) / norms if self.initial == "balanced" else 1.0
-        weight = torch.where(seen & (self.weight == 0), start, weight)
+        weight = self.weight * step.nan_to_num().clamp(-1, 1).neg().exp()
+        start = mean.nan_to_num(1.0) / norms if self.initial == "balanced" else torch.ones_like(mean)
+        weight = torch.where(seen & self.weight.logical_not(), start, weight)
         self.weight.copy_(sum_to_count(weight, unknown=0.0))
 
     def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ class GradNorm(Weighting):
             The derivative ``[terms]``, 0 for a term that was not seen or has no weight yet, and the mean ``[]``.
         """
         gradient = self.weight * norms  # G
-        moves = gradient > 0
+        moves = gradient.bool()
         count = moves.sum()
         mean = gradient.sum() / count  # G bar
         progress = torch.where(moves, losses / self.first_loss, 0.0).clamp(min=0)  # L / L(0)
@@ -112,7 +112,7 @@ class GradNorm(Weighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by where its weight has come to."""
-        return weighted_sum(losses, torch.where(self.weight > 0, self.weight, 1.0), present)
+        return weighted_sum(losses, torch.where(self.weight.bool(), self.weight, 1.0), present)
 
     def _note_first(self, losses: Tensor, seen: Tensor) -> None:
         self.steps.add_(seen)
