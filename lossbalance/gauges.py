@@ -139,11 +139,7 @@ class Gauges:
 
 
 class _Probe(torch.autograd.Function):
-    """The identity on one activation for each of n branches, with the gauges of the branches before them.
-
-    A node in Python costs several times its arithmetic, for the caches hold other things by the time it runs; so the
-    branches of one activation share a node.
-    """
+    """The identity on one activation, for n branches; the arguments are n gauges, and n times the activation."""
 
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod

@@ -11,8 +11,9 @@ measures that factor :math:`s`, so that the norm of the unweighted loss can be t
 
 .. math:: n_i = \frac{\|g_i\|}{w_i \, |s|}.
 
-Terms that probe the same activation share one node of the graph, a fork with a branch for each, as long as the
-gradients that wait in it for each other are small.
+Terms that probe the same activation share one node of the graph, a fork with a branch for each, because to enter a node
+that is written in Python costs more than the norm does. Their gradients wait in it for the last one, so a large
+activation gets a node per term.
 """
 
 import weakref
@@ -57,25 +58,28 @@ class Probes(nn.Module):
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Returns ``x``; the backward pass adds the square of its gradient's norm to the gauge of ``term``."""
-        compiling = torch.compiler.is_compiling()
         fork = self._fork
-        if term in fork.branches and fork.x() is x and fork.version == x._version and not compiling:
-            self.probed.add(term)
-            return fork.branches.pop(term)
-        if term not in self._places:
-            check_word("term", term, self.terms)
-        if not x.is_floating_point():
-            raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
-        if not (self.training and torch.is_grad_enabled()):
-            return x
-        if x.device != self.gauges.device:
-            raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
+        compiling = torch.compiler.is_compiling()
+        if compiling or fork.x() is not x or fork.version != x._version:
+            place = self._place(term)
+            if not x.is_floating_point():
+                raise TypeError(
+                    f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head."
+                )
+            if not (self.training and torch.is_grad_enabled()):
+                return x
+            if x.device != self.device:
+                raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
+            self._half = self._half or x.dtype == torch.float16
+            if compiling:
+                self.probed.add(term)
+                return self.gauges.branches(slice(place, place + 1), x)[0]
+            fork.lead(x)
+        if term not in fork.branches:
+            start = self._place(term) // fork.count * fork.count
+            neighbours = slice(start, start + fork.count)
+            fork.branches = dict(zip(self.terms[neighbours], self.gauges.branches(neighbours, x), strict=True))
         self.probed.add(term)
-        self._half = self._half or x.dtype == torch.float16
-        if compiling:
-            place = self._places[term]
-            return self.gauges.branches(slice(place, place + 1), x)[0]
-        fork.lead(x, self._branches(term, x))
         return fork.branches.pop(term)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
@@ -131,14 +135,10 @@ class Probes(nn.Module):
         self.gauges.resume(state[:2])
         self.known = {term for term, known in zip(self.terms, state[2].tolist(), strict=True) if known}
 
-    def _branches(self, term: str, x: Tensor) -> dict[str, Tensor]:
-        """Returns branches of ``x`` for ``term`` and its neighbours, in case they will probe it as well."""
-        count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
-        if torch._C._current_graph_task_id() != -1:
-            count = 1  # in a backward pass a checkpoint runs this part again, and no step follows to let go of the rest
-        start = self._places[term] // count * count
-        neighbours = slice(start, start + count)
-        return dict(zip(self.terms[neighbours], self.gauges.branches(neighbours, x), strict=True))
+    def _place(self, term: str) -> int:
+        if term not in self._places:
+            check_word("term", term, self.terms)
+        return self._places[term]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         device = fn(self.gauges.broken).device
@@ -165,20 +165,24 @@ def to_device(flags: list[bool], device: torch.device) -> Tensor:
 
 
 class _Fork:
-    """The branches of the activation probed last that no probe has taken yet."""
+    """Branches of the activation probed last: for a term, and for its neighbours in case they will probe it as well."""
 
     def __init__(self) -> None:
-        self.branches: dict[str, Tensor] = {}  # by term
-        self.x: Callable[[], Tensor | None] = _nothing
-        self.version = 0  # of x when it was forked: it may have been changed in place since then
+        self.clear()
 
     def clear(self) -> None:
-        """Lets go of all."""
-        self.branches, self.x = {}, _nothing
+        """Lets go of the activation."""
+        self.x: Callable[[], Tensor | None] = _nothing
+        self.version = 0  # of x when it was forked: it may be changed in place after that
+        self.count = 1  # how many branches to make at a time
+        self.branches: dict[str, Tensor] = {}  # those that no probe has taken yet, by term
 
-    def lead(self, x: Tensor, branches: dict[str, Tensor]) -> None:
-        """Holds the branches of ``x`` instead."""
-        self.branches, self.x, self.version = branches, weakref.ref(x), x._version
+    def lead(self, x: Tensor) -> None:
+        """Turns to the activation ``x``."""
+        self.x, self.version, self.branches = weakref.ref(x), x._version, {}
+        self.count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
+        if torch._C._current_graph_task_id() != -1:
+            self.count = 1  # in a backward pass, where a checkpoint runs its part again; no step lets go of the rest
 
     def __reduce__(self) -> tuple[type["_Fork"], tuple[()]]:
         """A copy begins with nothing."""

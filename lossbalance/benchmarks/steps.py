@@ -94,10 +94,10 @@ def _plain_sum(network: _Network, x: Tensor, target: Tensor) -> Step:
 
 def _weighted(network: _Network, x: Tensor, target: Tensor, criterion: WeightedLoss) -> Step:
     optimizer = torch.optim.SGD([*network.parameters(), *criterion.parameters()], lr=1e-3)
-    gradients = criterion.weighting.uses_gradients
+    terms, gradients = criterion.terms, criterion.weighting.uses_gradients
 
     def probe(i: int, h: Tensor) -> Tensor:
-        return criterion.probe(criterion.terms[i], h) if gradients else h
+        return criterion.probe(terms[i], h) if gradients else h
 
     def step() -> None:
         optimizer.zero_grad()
