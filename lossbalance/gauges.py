@@ -35,26 +35,26 @@ class Gauges:
     """
 
     def __init__(self, count: int) -> None:
-        self.device = torch.device("cpu")
         self._squares = torch.zeros(count)  # the gradients of the terms' gauges
         self._factor = torch.zeros(())  # that of the total's
         self._losses, self._weights = torch.zeros(count), torch.zeros(count)  # of the step; 0: not measured
         self.broken = torch.zeros((), dtype=torch.bool)
         """Whether a loss of the step was not finite, ``[]``."""
         self._pending = [torch.zeros(count), torch.zeros(count)]  # losses, norms for the next step; 0: not seen
-        self._settled = True  # whether the gauges have been read since the step
-        self.terms, self.total = [_new_gauge(self.device) for _ in range(count)], _new_gauge(self.device)
-        self._connect()
+        self._renew()
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._factor.device
 
     def move(self, device: torch.device) -> None:
         """Moves what is measured to a device, but for what has not been read yet."""
-        self.device = device
-        for name in ("_squares", "_factor", "_losses", "_weights", "broken"):
-            setattr(self, name, getattr(self, name).to(device))
+        self._squares, self._factor = self._squares.to(device), self._factor.to(device)
+        self._losses, self._weights = self._losses.to(device), self._weights.to(device)
+        self.broken = self.broken.to(device)
         self._pending = [row.to(device) for row in self._pending]
-        self._settled = True
-        self.terms, self.total = [_new_gauge(device) for _ in self.terms], _new_gauge(device)
-        self._connect()
+        self._renew()
 
     def branches(self, terms: slice, x: Tensor) -> tuple[Tensor, ...]:
         """Returns ``x`` once for each of the terms, to be used in its branch."""
@@ -73,7 +73,7 @@ class Gauges:
         Args:
             total: The total, ``[]``.
             losses: The losses ``[terms]``, detached.
-            weights: Their weights, positive; 0 for a term that is absent, or whose measurement does not count.
+            weights: Their weights; 0 for a term that is absent, or whose measurement does not count.
             broken: Whether a loss, on any rank, is not finite, ``[]``.
         """
         old = [self._losses, self._weights, self.broken]
@@ -92,7 +92,7 @@ class Gauges:
             nothing = torch.zeros_like(self._losses)
             return Part(nothing, nothing, nothing)
         self._check_connected()
-        return Part(self._losses, (self._squares / self._factor).sqrt() / self._weights, self._weights)
+        return Part(self._losses, (self._squares / self._factor).sqrt() / self._weights.abs(), self._weights)
 
     def settle(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Takes what all ranks have measured, and returns what the next step will use: losses and norms.
@@ -122,19 +122,31 @@ class Gauges:
     def _merge(self, losses: Tensor, norms: Tensor) -> list[Tensor]:
         return [torch.where(self.broken, old, new) for old, new in zip(self._pending, [losses, norms], strict=True)]
 
+    def _renew(self) -> None:
+        self._settled = True  # whether the gauges have been read since the step
+        self.terms = [torch.zeros_like(square, requires_grad=True) for square in self._squares]
+        self.total = torch.zeros_like(self._factor, requires_grad=True)
+        self._connect()
+
     def _connect(self) -> None:
         """Makes what is measured the gradients of the gauges."""
-        for gauge, square in zip([*self.terms, self.total], [*self._squares.unbind(), self._factor], strict=True):
-            gauge.grad = square
+        self._entries = [*self._squares.unbind(), self._factor]
+        for gauge, entry in zip([*self.terms, self.total], self._entries, strict=True):
+            gauge.grad = entry
 
     def _check_connected(self) -> None:
-        # A backward pass with `create_graph` replaces the gradients, and pickle leaves them out. The total's tells, for
-        # each pass reaches it.
-        if torch.compiler.is_compiling() or self.total.grad is self._factor:
+        """Takes up what a backward pass with ``create_graph`` has measured, for it replaces the gradients."""
+        gauges = [*self.terms, self.total]
+        if torch.compiler.is_compiling() or all(map(_has_gradient, gauges, self._entries)):
             return
-        if self.total.grad is not None:
-            self._squares.copy_(torch.stack([_gradient(gauge) for gauge in self.terms]))
-            self._factor.copy_(_gradient(self.total))
+        said = [torch.zeros_like(gauge) if gauge.grad is None else gauge.grad.detach() for gauge in gauges]
+        for entry, square in zip(self._entries, said, strict=True):
+            entry.copy_(square)
+        self._connect()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a copy or what was pickled, without the gradients of leaves."""
+        vars(self).update(state)
         self._connect()
 
 
@@ -157,16 +169,12 @@ class _Probe(torch.autograd.Function):
         else:
             squares = [None] * len(grads)
         # All branches are of one activation. Autograd adds their gradients up in this order, the last first, and so it
-        # would with a node for each.
+        # would with a node for each, unless something else that uses the activation comes in between.
         return *squares, *grads[::-1]
 
 
-def _new_gauge(device: torch.device) -> Tensor:
-    return torch.zeros((), device=device, requires_grad=True)
-
-
-def _gradient(gauge: Tensor) -> Tensor:
-    return torch.zeros_like(gauge) if gauge.grad is None else gauge.grad.detach()
+def _has_gradient(gauge: Tensor, entry: Tensor) -> bool:
+    return gauge.grad is entry
 
 
 def _overwrite(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:

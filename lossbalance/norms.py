@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 _NARROW = {torch.float16, torch.bfloat16}
-_LONG, _ROW = 2**17, 2**10  # one sum in fp32 over more entries than that loses digits; so do not the norms of rows
+_LONG, _ROW = 2**17, 2**10  # a dot product of more entries than that loses digits in fp32; the norms of rows do not
 
 
 def squared_norm(tensor: Tensor) -> Tensor:
     """Returns the square of the L2 norm ``[]``, detached, in fp32 or wider."""
     flat = tensor.detach().reshape(-1) if tensor.requires_grad else tensor.reshape(-1)
+    flat = flat.contiguous()  # the gradient of a sum is one number, repeated: of such, a dot product is inexact
     wide = torch.float32 if flat.dtype in _NARROW else None
     if flat.numel() > _LONG:
         even = flat.numel() // _ROW * _ROW

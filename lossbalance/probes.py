@@ -16,6 +16,7 @@ that is written in Python costs more than the norm does. Their gradients wait in
 activation gets a node per term.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from lossbalance.norms import squared_norms
 
 _BRANCHES = 8  # of one fork, at most
 _WAITING = 2**21  # bytes of gradients that wait in one fork, at most
+_FORKS = 64  # that are remembered at a time
 
 
 class Probes(nn.Module):
@@ -48,7 +50,7 @@ class Probes(nn.Module):
         self.probed: set[str] = set()  # terms that have met a probe
         self.known: set[str] = set()  # terms whose norm has been measured
         self._places = {term: i for i, term in enumerate(self.terms)}
-        self._fork = _Fork()
+        self._forks = _Forks()
         self._half = False  # whether a probe has met an activation of fp16
 
     @property
@@ -58,29 +60,20 @@ class Probes(nn.Module):
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Returns ``x``; the backward pass adds the square of its gradient's norm to the gauge of ``term``."""
-        fork = self._fork
-        compiling = torch.compiler.is_compiling()
-        if compiling or fork.x() is not x or fork.version != x._version:
-            place = self._place(term)
-            if not x.is_floating_point():
-                raise TypeError(
-                    f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head."
-                )
-            if not (self.training and torch.is_grad_enabled()):
-                return x
-            if x.device != self.device:
-                raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
-            self._half = self._half or x.dtype == torch.float16
-            if compiling:
-                self.probed.add(term)
-                return self.gauges.branches(slice(place, place + 1), x)[0]
-            fork.lead(x)
-        if term not in fork.branches:
-            start = self._place(term) // fork.count * fork.count
-            neighbours = slice(start, start + fork.count)
-            fork.branches = dict(zip(self.terms[neighbours], self.gauges.branches(neighbours, x), strict=True))
+        if term not in self._places:
+            check_word("term", term, self.terms)
+        if not x.is_floating_point():
+            raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
+        if not (self.training and torch.is_grad_enabled()):
+            return x
+        if x.device != self.device:
+            raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
-        return fork.branches.pop(term)
+        self._half = self._half or x.dtype == torch.float16
+        place = self._places[term]
+        if torch.compiler.is_compiling() or not _can_be_forked(x):
+            return self.gauges.branches(slice(place, place + 1), x)[0]
+        return self._forks.take(self.gauges, place, x)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
@@ -110,7 +103,6 @@ class Probes(nn.Module):
 
     def begin(self) -> None:
         """Empties the gauges for the step at hand."""
-        self._fork.clear()
         self.gauges.begin()
 
     def squares(self) -> Tensor:
@@ -134,11 +126,6 @@ class Probes(nn.Module):
         """Takes up what :meth:`get_extra_state` returned."""
         self.gauges.resume(state[:2])
         self.known = {term for term, known in zip(self.terms, state[2].tolist(), strict=True) if known}
-
-    def _place(self, term: str) -> int:
-        if term not in self._places:
-            check_word("term", term, self.terms)
-        return self._places[term]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         device = fn(self.gauges.broken).device
@@ -164,33 +151,53 @@ def to_device(flags: list[bool], device: torch.device) -> Tensor:
     return torch.tensor(flags).to(device, non_blocking=True)
 
 
-class _Fork:
-    """Branches of the activation probed last: for a term, and for its neighbours in case they will probe it as well."""
+class _Forks(threading.local):
+    """The branches that no probe has taken yet."""
 
     def __init__(self) -> None:
-        self.clear()
+        self._forks: dict[tuple[int, int], _Fork] = {}
 
-    def clear(self) -> None:
-        """Lets go of the activation."""
-        self.x: Callable[[], Tensor | None] = _nothing
-        self.version = 0  # of x when it was forked: it may be changed in place after that
-        self.count = 1  # how many branches to make at a time
-        self.branches: dict[str, Tensor] = {}  # those that no probe has taken yet, by term
+    def take(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
+        """Returns a branch of ``x`` for the term at ``place``; new ones are made for its neighbours as well."""
+        count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
+        block = place // count
+        fork = self._forks.get((id(x), block))
+        branch = None if fork is None else fork.take(place, x)
+        if branch is None:
+            start = block * count
+            branches = dict(enumerate(gauges.branches(slice(start, start + count), x), start))
+            branch = branches.pop(place)
+            if len(self._forks) >= _FORKS:
+                self._forks.clear()
+            self._forks[id(x), block] = _Fork(x, branches, branch)
+        return branch
 
-    def lead(self, x: Tensor) -> None:
-        """Turns to the activation ``x``."""
-        self.x, self.version, self.branches = weakref.ref(x), x._version, {}
-        self.count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
-        if torch._C._current_graph_task_id() != -1:
-            self.count = 1  # in a backward pass, where a checkpoint runs its part again; no step lets go of the rest
-
-    def __reduce__(self) -> tuple[type["_Fork"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["_Forks"], tuple[()]]:
         """A copy begins with nothing."""
-        return _Fork, ()
+        return _Forks, ()
 
 
-def _nothing() -> None:
-    return None
+class _Fork:
+    """The other branches of an activation, by place; they go when the first one goes, so they keep nothing alive."""
+
+    def __init__(self, x: Tensor, branches: dict[int, Tensor], first: Tensor) -> None:
+        self._x, self._state, self._branches = weakref.ref(x), _state(x), branches
+        self._first = weakref.ref(first, lambda _: branches.clear())
+
+    def take(self, place: int, x: Tensor) -> Tensor | None:
+        """Returns the branch for ``place``, once; None if there is none, or not one of ``x`` as it is now."""
+        if self._x() is not x or self._state != _state(x):
+            return None
+        return self._branches.pop(place, None)
+
+
+def _state(x: Tensor) -> tuple[int, int, bool, bool]:
+    """Returns what changes when a tensor is given other values or another place in the graph."""
+    return x._version, x.data_ptr(), x.requires_grad, x.is_leaf
+
+
+def _can_be_forked(x: Tensor) -> bool:
+    return type(x) is Tensor and x.layout == torch.strided and not x.is_inference()
 
 
 def _probe_arguments(

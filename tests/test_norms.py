@@ -31,3 +31,7 @@ def test_a_norm_has_no_gradient_and_takes_any_layout():
     square = squared_norm(x)
     assert square.item() == 55
     assert not square.requires_grad
+
+
+def test_the_gradient_of_a_sum_which_is_one_number_repeated():
+    assert squared_norm(torch.tensor(0.1).expand(256, 512)).sqrt().item() == pytest.approx(0.1 * 2**8.5, rel=1e-5)

@@ -6,6 +6,7 @@ import math
 import pickle
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -202,6 +203,123 @@ def test_an_activation_changed_in_place_between_two_probes_is_another_one():
         criterion({"aux": aux, "main": criterion.probe("main", h).sum()}).backward()
     torch.testing.assert_close(reveal(criterion), torch.tensor([1.0, 1.0]))
     torch.testing.assert_close(x.grad, torch.tensor([6.0]))
+
+
+def without_gradients(criterion: WeightedLoss, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        assert criterion.probe("aux", x) is x
+    return x
+
+
+def in_evaluation(criterion: WeightedLoss, x: Tensor) -> Tensor:
+    criterion.eval()
+    assert criterion.probe("main", x) is x
+    criterion.train()
+    return x
+
+
+def with_other_data(criterion: WeightedLoss, x: Tensor) -> Tensor:
+    x.data = torch.full_like(x, 5.0)
+    return x
+
+
+@pytest.mark.parametrize("meanwhile", [without_gradients, in_evaluation, with_other_data])
+def test_a_branch_is_of_the_activation_as_it_is_and_of_nothing_that_happened_meanwhile(meanwhile):
+    criterion, x = recording(), torch.ones(2, requires_grad=True)
+    h = x * 2
+    criterion.probe("aux", h)
+    main = criterion.probe("main", meanwhile(criterion, h))
+    assert torch.equal(main, h)
+    torch.testing.assert_close(torch.autograd.grad(main.sum(), x)[0], torch.full((2,), 2.0))
+
+
+def test_an_activation_that_comes_to_need_a_gradient_between_two_probes_gets_it():
+    criterion, x = recording(), torch.ones(2)
+    criterion.probe("aux", x)
+    x.requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(criterion.probe("main", x).sum(), x)[0], torch.ones(2))
+
+
+def test_an_activation_cut_off_between_two_probes_stays_cut_off():
+    criterion, x = recording(), torch.ones(2, requires_grad=True)
+    h = x * 2
+    criterion.probe("aux", h)
+    criterion.probe("main", h.detach_()).sum().backward()
+    assert x.grad is None
+
+
+def test_an_activation_without_a_version_is_probed_all_the_same():
+    criterion = recording()
+    with torch.inference_mode():
+        x = torch.ones(2)
+    assert torch.equal(criterion.probe("aux", x), x)
+
+
+def test_terms_that_probe_two_activations_by_turns_share_a_node_for_each():
+    criterion = WeightedLoss(Recorder(list("abcd"), [1.0] * 4))
+    first, second = torch.ones(2, requires_grad=True) * 1, torch.ones(2, requires_grad=True) * 1
+    weight = torch.ones(2, requires_grad=True)
+    used = []
+    nodes = set()
+    for term in "abcd":
+        for x in (first, second):
+            branch = criterion.probe(term, x)
+            nodes.add(branch.grad_fn)
+            used.append(branch * weight)  # which keeps the branch, as a head does
+    assert len(nodes) == 2
+
+
+def test_threads_probe_activations_of_their_own():
+    terms = list("abcd")
+    criterion = WeightedLoss(Equal(terms))
+
+    def probe(number: int) -> bool:
+        for _ in range(300):
+            x = torch.full((3,), float(number), requires_grad=True)
+            if not all(torch.equal(criterion.probe(term, x), x) for term in terms):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(probe, range(4)))
+
+
+def test_a_step_that_fails_between_two_probes_keeps_nothing_alive():
+    criterion, head = recording(), nn.Linear(3, 1)
+    h = CountBackward.apply(torch.ones(1, 3, requires_grad=True))
+    node = weakref.ref(h.grad_fn)
+    aux = head(criterion.probe("aux", h))
+    assert aux.requires_grad
+    del h, aux
+    gc.collect()
+    assert node() is None
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_a_differentiable_backward_pass_of_one_term_leaves_its_gauge_in_place():
+    criterion = WeightedLoss(Equal(["aux", "main"]))
+    for step in range(3):
+        x = torch.ones(1, requires_grad=True)
+        aux, main = 3 * criterion.probe("aux", x).sum(), criterion.probe("main", x).sum()
+        if step == 1:
+            aux.backward(create_graph=True)
+        criterion({"aux": aux, "main": main}).backward()
+        assert criterion.last.gradient_shares["aux"].item() == 0.75
+
+
+def test_a_criterion_that_was_pickled_measures_in_a_compiled_step():
+    def total(criterion: WeightedLoss, x: Tensor) -> Tensor:
+        aux, main = criterion.probe("aux", x), criterion.probe("main", x)
+        return criterion({"aux": (aux * torch.tensor([3.0, 4.0])).sum(), "main": main.square().sum()})
+
+    plain = WeightedLoss(GradBalance(["aux", "main"]))
+    pickled = pickle.loads(pickle.dumps(plain))
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    for step in range(3):
+        x = torch.full((2,), step + 1.0, requires_grad=True)
+        total(plain, x).backward()
+        compiled(pickled, x).backward()
+    torch.testing.assert_close(pickled.weights, plain.weights)
 
 
 def test_an_activation_must_not_be_changed_in_place_behind_its_probe():
