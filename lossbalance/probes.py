@@ -62,18 +62,25 @@ class Probes(nn.Module):
         """Returns ``x``; the backward pass adds the square of its gradient's norm to the gauge of ``term``."""
         if term not in self._places:
             check_word("term", term, self.terms)
+        place = self._places[term]
+        measures = self.training and torch.is_grad_enabled()
+        compiling = torch.compiler.is_compiling()
+        if measures and not compiling:
+            branch = self._forks.take(place, x)
+            if branch is not None:
+                self.probed.add(term)
+                return branch
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
-        if not (self.training and torch.is_grad_enabled()):
+        if not measures:
             return x
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
         self._half = self._half or x.dtype == torch.float16
-        place = self._places[term]
-        if torch.compiler.is_compiling() or not _can_be_forked(x):
+        if compiling or not _can_be_forked(x):
             return self.gauges.branches(slice(place, place + 1), x)[0]
-        return self._forks.take(self.gauges, place, x)
+        return self._forks.make(self.gauges, place, x)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
@@ -155,22 +162,23 @@ class _Forks(threading.local):
     """The branches that no probe has taken yet."""
 
     def __init__(self) -> None:
-        self._forks: dict[tuple[int, int], _Fork] = {}
+        self._of: dict[int, _Fork] = {}  # by the id of the activation
 
-    def take(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
-        """Returns a branch of ``x`` for the term at ``place``; new ones are made for its neighbours as well."""
-        count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
-        block = place // count
-        fork = self._forks.get((id(x), block))
-        branch = None if fork is None else fork.take(place, x)
-        if branch is None:
-            start = block * count
-            branches = dict(enumerate(gauges.branches(slice(start, start + count), x), start))
-            branch = branches.pop(place)
-            if len(self._forks) >= _FORKS:
-                self._forks.clear()
-            self._forks[id(x), block] = _Fork(x, branches, branch)
-        return branch
+    def take(self, place: int, x: Tensor) -> Tensor | None:
+        """Returns a branch of ``x`` for the term at ``place``, once; None if there is none from ``x`` as it is now."""
+        fork = self._of.get(id(x))
+        if fork is None or fork.x() is not x or fork.state != _state(x):
+            return None
+        return fork.branches.pop(place, None)
+
+    def make(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
+        """Returns a branch of ``x`` for the term at ``place``, and makes some for its neighbours as well."""
+        fork = self._of.get(id(x))
+        if fork is None or fork.x() is not x or fork.state != _state(x):
+            if len(self._of) >= _FORKS:
+                self._of.clear()
+            fork = self._of[id(x)] = _Fork(x)
+        return fork.grow(gauges, place, x)
 
     def __reduce__(self) -> tuple[type["_Forks"], tuple[()]]:
         """A copy begins with nothing."""
@@ -178,17 +186,27 @@ class _Forks(threading.local):
 
 
 class _Fork:
-    """The other branches of an activation, by place; they go when the first one goes, so they keep nothing alive."""
+    """The branches of one activation, by the place of their terms."""
 
-    def __init__(self, x: Tensor, branches: dict[int, Tensor], first: Tensor) -> None:
-        self._x, self._state, self._branches = weakref.ref(x), _state(x), branches
-        self._first = weakref.ref(first, lambda _: branches.clear())
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.state = weakref.ref(x), _state(x)
+        self.branches: dict[int, Tensor] = {}
+        self._count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
+        self._firsts: dict[int, weakref.ref[Tensor]] = {}
 
-    def take(self, place: int, x: Tensor) -> Tensor | None:
-        """Returns the branch for ``place``, once; None if there is none, or not one of ``x`` as it is now."""
-        if self._x() is not x or self._state != _state(x):
-            return None
-        return self._branches.pop(place, None)
+    def grow(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
+        """Returns a new branch; those made with it go when it goes, so that they keep nothing alive."""
+        start = place // self._count * self._count
+        branches = dict(enumerate(gauges.branches(slice(start, start + self._count), x), start))
+        branch = branches.pop(place)
+        self.branches.update(branches)
+        self._firsts[start] = weakref.ref(branch, partial(_drop, self.branches, branches.keys()))
+        return branch
+
+
+def _drop(branches: dict[int, Tensor], places: Iterable[int], _: object) -> None:
+    for place in places:
+        branches.pop(place, None)
 
 
 def _state(x: Tensor) -> tuple[int, int, bool, bool]:
