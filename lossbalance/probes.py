@@ -138,6 +138,7 @@ class Probes(nn.Module):
         device = fn(self.gauges.broken).device
         if device != self.device:
             self.gauges.move(device)
+            self._forks = _Forks()  # for branches lead to the gauges that were
         return super()._apply(fn, recurse)
 
 

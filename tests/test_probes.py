@@ -255,6 +255,15 @@ def test_an_activation_without_a_version_is_probed_all_the_same():
     assert torch.equal(criterion.probe("aux", x), x)
 
 
+def test_a_criterion_that_moves_leaves_its_branches_behind():
+    criterion, x = recording(), torch.ones(2, requires_grad=True)
+    branch = criterion.probe("aux", x)
+    criterion.to("meta")
+    with pytest.raises(ValueError, match="`x` is on cpu, the criterion on meta"):
+        criterion.probe("main", x)
+    assert branch.requires_grad
+
+
 def test_terms_that_probe_two_activations_by_turns_share_a_node_for_each():
     criterion = WeightedLoss(Recorder(list("abcd"), [1.0] * 4))
     first, second = torch.ones(2, requires_grad=True) * 1, torch.ones(2, requires_grad=True) * 1
