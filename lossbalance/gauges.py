@@ -1,8 +1,8 @@
 r"""Leaves that say what the gradient weighed where a probe was.
 
 A *gauge* is a leaf ``[]`` that a probe takes as a second input. What the probe returns as its gradient is the square of
-a norm, and autograd adds it to the gauge as it does for any parameter. The gradients of all gauges are entries of one
-row, so that to empty or to read them is one operation.
+a norm, and autograd adds it to the gauge as it does for any parameter. The gradients of the terms' gauges are entries
+of one row, so that to empty or to read them is one operation.
 """
 
 from typing import Any, NamedTuple
@@ -137,7 +137,9 @@ class Gauges:
     def _check_connected(self) -> None:
         """Takes up what a backward pass with ``create_graph`` has measured, for it replaces the gradients."""
         gauges = [*self.terms, self.total]
-        if torch.compiler.is_compiling() or all(map(_has_gradient, gauges, self._entries)):
+        if torch.compiler.is_compiling() or all(
+            g.grad is entry for g, entry in zip(gauges, self._entries, strict=True)
+        ):
             return
         said = [torch.zeros_like(gauge) if gauge.grad is None else gauge.grad.detach() for gauge in gauges]
         for entry, square in zip(self._entries, said, strict=True):
@@ -171,10 +173,6 @@ class _Probe(torch.autograd.Function):
         # All branches are of one activation. Autograd adds their gradients up in this order, the last first, and so it
         # would with a node for each, unless something else that uses the activation comes in between.
         return *squares, *grads[::-1]
-
-
-def _has_gradient(gauge: Tensor, entry: Tensor) -> bool:
-    return gauge.grad is entry
 
 
 def _overwrite(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:

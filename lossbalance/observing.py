@@ -73,7 +73,7 @@ def observe_gradients(
     (before, *after), broken = average_over_ranks(parts, _is_broken(row))
     for seen in [probes.gauges.settle(*before), *after]:
         weighting.observe(_observation(seen, broken))
-    probes.begin()
+    probes.gauges.begin()
     if ahead is not None:
         probes.learn(given, ~broken & ahead.isfinite().all())
     return Watch(ahead is None, broken)

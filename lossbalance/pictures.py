@@ -37,10 +37,11 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
     logged = dict.fromkeys(name for row in history for name in row)  # in order
     panels = [quantity for quantity in _PANELS if any(name.startswith(f"{quantity}/") for name in logged)]
     terms = [name.removeprefix("loss/") for name in logged if name.startswith("loss/")]
-    figure = Figure(figsize=(3.6 * len(panels), 3.6), dpi=110)
+    width = 3.6 * len(panels)
+    figure = Figure(figsize=(width, 3.6), dpi=110)
     for quantity, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False).flat, strict=True):
         _draw_panel(axes, history, time, quantity, terms)
-    width = 3.6 * len(panels)  # margins in inches: a layout that is computed takes longer than the rest of the picture
+    # Margins in inches: a layout that is computed takes longer than the rest of the picture.
     figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.14, top=0.82, wspace=0.36)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper center", ncols=6, frameon=False)
     return figure

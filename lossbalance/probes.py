@@ -65,11 +65,10 @@ class Probes(nn.Module):
         place = self._places[term]
         measures = self.training and torch.is_grad_enabled()
         compiling = torch.compiler.is_compiling()
-        if measures and not compiling:
-            branch = self._forks.take(place, x)
-            if branch is not None:
-                self.probed.add(term)
-                return branch
+        fork = self._forks.find(x) if measures and not compiling else None
+        if fork is not None:  # whose activation has passed what follows
+            self.probed.add(term)
+            return fork.take(self.gauges, place, x)
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not measures:
@@ -80,7 +79,7 @@ class Probes(nn.Module):
         self._half = self._half or x.dtype == torch.float16
         if compiling or not _can_be_forked(x):
             return self.gauges.branches(slice(place, place + 1), x)[0]
-        return self._forks.make(self.gauges, place, x)
+        return self._forks.add(x).take(self.gauges, place, x)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
@@ -107,10 +106,6 @@ class Probes(nn.Module):
         """
         if torch.compiler.is_compiling() or finite.tolist():
             self.known.update(terms)
-
-    def begin(self) -> None:
-        """Empties the gauges for the step at hand."""
-        self.gauges.begin()
 
     def squares(self) -> Tensor:
         """Returns the squared norms of the last backward pass ``[terms]``, as they arrived: of the weighted losses.
@@ -160,26 +155,22 @@ def to_device(flags: list[bool], device: torch.device) -> Tensor:
 
 
 class _Forks(threading.local):
-    """The branches that no probe has taken yet."""
+    """The forks of the activations that were probed."""
 
     def __init__(self) -> None:
         self._of: dict[int, _Fork] = {}  # by the id of the activation
 
-    def take(self, place: int, x: Tensor) -> Tensor | None:
-        """Returns a branch of ``x`` for the term at ``place``, once; None if there is none from ``x`` as it is now."""
+    def find(self, x: Tensor) -> "_Fork | None":
+        """Returns the fork of ``x`` as it is now, if there is one."""
         fork = self._of.get(id(x))
-        if fork is None or fork.x() is not x or fork.state != _state(x):
-            return None
-        return fork.branches.pop(place, None)
+        return fork if fork is not None and fork.x() is x and fork.state == _state(x) else None
 
-    def make(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
-        """Returns a branch of ``x`` for the term at ``place``, and makes some for its neighbours as well."""
-        fork = self._of.get(id(x))
-        if fork is None or fork.x() is not x or fork.state != _state(x):
-            if len(self._of) >= _FORKS:
-                self._of.clear()
-            fork = self._of[id(x)] = _Fork(x)
-        return fork.grow(gauges, place, x)
+    def add(self, x: Tensor) -> "_Fork":
+        """Returns a new fork of ``x``."""
+        if len(self._of) >= _FORKS:
+            self._of.clear()
+        fork = self._of[id(x)] = _Fork(x)
+        return fork
 
     def __reduce__(self) -> tuple[type["_Forks"], tuple[()]]:
         """A copy begins with nothing."""
@@ -187,22 +178,27 @@ class _Forks(threading.local):
 
 
 class _Fork:
-    """The branches of one activation, by the place of their terms."""
+    """The branches of one activation that no probe has taken yet, by the place of their terms."""
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.state = weakref.ref(x), _state(x)
-        self.branches: dict[int, Tensor] = {}
         self._count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
+        self._branches: dict[int, Tensor] = {}
         self._firsts: dict[int, weakref.ref[Tensor]] = {}
 
-    def grow(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
-        """Returns a new branch; those made with it go when it goes, so that they keep nothing alive."""
+    def take(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
+        """Returns a branch for the term at ``place``, once; makes one for its neighbours too, if there was none.
+
+        Those go when the first one goes, so that they keep nothing alive.
+        """
+        if place in self._branches:
+            return self._branches.pop(place)
         start = place // self._count * self._count
         branches = dict(enumerate(gauges.branches(slice(start, start + self._count), x), start))
-        branch = branches.pop(place)
-        self.branches.update(branches)
-        self._firsts[start] = weakref.ref(branch, partial(_drop, self.branches, branches.keys()))
-        return branch
+        first = branches.pop(place)
+        self._branches.update(branches)
+        self._firsts[start] = weakref.ref(first, partial(_drop, self._branches, branches.keys()))
+        return first
 
 
 def _drop(branches: dict[int, Tensor], places: Iterable[int], _: object) -> None:

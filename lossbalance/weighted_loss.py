@@ -348,7 +348,7 @@ class WeightedLoss(nn.Module):
         if self.weighting.uses_losses:
             observe_losses(self.weighting, row, present)
         if self.probes.probed:
-            self.probes.begin()
+            self.probes.gauges.begin()
         return None
 
     def _by_name(self, row: Tensor) -> dict[str, Tensor]:
