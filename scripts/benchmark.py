@@ -16,20 +16,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(dest="kind")
     steps = kinds.add_parser("steps", help="a training step under each scheme (the default)")
-    steps.add_argument("--terms", type=int, nargs="+", default=[2, 8, 32], help="numbers of terms")
-    steps.add_argument("--rounds", type=int, default=40, help="steps to time of each kind")
-    steps.add_argument("--device", default="cpu", help="cpu, cuda")
+    steps.add_argument("--terms", type=_count, nargs="+", default=[2, 8, 32], help="numbers of terms")
+    steps.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
+    steps.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
     uncertainty = kinds.add_parser("uncertainty", help="log-variances that start at 0 and at the first losses")
-    uncertainty.add_argument("--seeds", type=int, default=5, help="trainings of each kind")
-    uncertainty.add_argument("--steps", type=int, default=500, help="steps of a training")
+    uncertainty.add_argument("--seeds", type=_count, default=5, help="trainings of each kind")
+    uncertainty.add_argument("--steps", type=_count, default=500, help="steps of a training")
     uncertainty.add_argument("--lr", type=float, default=0.01, help="learning rate")
     uncertainty.add_argument("--bikes", type=Path, help="hour.csv of the bike-sharing data, to try that too")
     penalties = kinds.add_parser("penalties", help="an L2 penalty in each mode, beside weight decay and autograd")
-    penalties.add_argument("--rounds", type=int, default=40, help="steps to time of each kind")
-    penalties.add_argument("--device", default="cpu", help="cpu, cuda")
+    penalties.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
+    penalties.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
     loop = kinds.add_parser("loop", help="the training loop of scripts/train.py, beside the same in plain PyTorch")
-    loop.add_argument("--rounds", type=int, default=9, help="trainings of each kind")
-    loop.add_argument("--epochs", type=int, default=25, help="of a training")
+    loop.add_argument("--rounds", type=_count, default=9, help="trainings of each kind")
+    loop.add_argument("--epochs", type=_count, default=25, help="of a training")
     arguments = parser.parse_args()
     match arguments.kind:
         case "uncertainty":
@@ -52,6 +52,23 @@ def main() -> None:
     from lossbalance.benchmarks.steps import benchmark_steps
 
     benchmark_steps(arguments.terms, arguments.rounds, arguments.device)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, got {text!r}")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    import torch
+
+    try:
+        torch.zeros((), device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise argparse.ArgumentTypeError(f"must be a device of this machine, got {text!r}: {reason}") from error
+    return text
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steps", "--terms", "2", "0"], "argument --terms: must be a whole number, 1 or more, got '0'"),
+        (["penalties", "--rounds", "-1"], "argument --rounds: must be a whole number, 1 or more, got '-1'"),
+        (["steps", "--device", "cudo"], "argument --device: must be a device of this machine, got 'cudo'"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_must_hold(words, message):
+    done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
