@@ -183,7 +183,7 @@ class _Fork:
     def __init__(self, x: Tensor) -> None:
         self.x, self.state = weakref.ref(x), _state(x)
         self._count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
-        self._branches: dict[int, Tensor] = {}
+        self._blocks: dict[int, dict[int, Tensor]] = {}  # of neighbours, by the first place
         self._firsts: dict[int, weakref.ref[Tensor]] = {}
 
     def take(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
@@ -191,19 +191,15 @@ class _Fork:
 
         Those go when the first one goes, so that they keep nothing alive.
         """
-        if place in self._branches:
-            return self._branches.pop(place)
         start = place // self._count * self._count
-        branches = dict(enumerate(gauges.branches(slice(start, start + self._count), x), start))
-        first = branches.pop(place)
-        self._branches.update(branches)
-        self._firsts[start] = weakref.ref(first, partial(_drop, self._branches, branches.keys()))
+        if place in self._blocks.get(start, ()):
+            return self._blocks[start].pop(place)
+        block = dict(enumerate(gauges.branches(slice(start, start + self._count), x), start))
+        first = block.pop(place)
+        self._blocks[start] = block
+        # Nothing of Python in the callback: a Ctrl-C that arrives in one is lost.
+        self._firsts[start] = weakref.ref(first, partial(self._blocks.pop, start))
         return first
-
-
-def _drop(branches: dict[int, Tensor], places: Iterable[int], _: object) -> None:
-    for place in places:
-        branches.pop(place, None)
 
 
 def _state(x: Tensor) -> tuple[int, int, bool, bool]:
