@@ -1,10 +1,14 @@
 r"""Leaves that say what the gradient weighed where a probe was.
 
-A *gauge* is a leaf ``[]`` that a probe takes as a second input. What the probe returns as its gradient is the square of
-a norm, and autograd adds it to the gauge as it does for any parameter. The gradients of the terms' gauges are entries
-of one row, so that to empty or to read them is one operation.
+A *gauge* is a leaf ``[branches]`` that a probe takes as a second input. What the probe returns as its gradient are
+squares of norms, and autograd adds them to the gauge as it does for any parameter. The gradients of all gauges are
+parts of one row, so that to empty or to read them is one operation.
+
+The total needs no probe for its factor: a leaf 0 is added to it, and the factor is the leaf's gradient.
 """
 
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +39,9 @@ class Gauges:
     """
 
     def __init__(self, count: int) -> None:
-        self._squares = torch.zeros(count)  # the gradients of the terms' gauges
-        self._factor = torch.zeros(())  # that of the total's
+        self.count = count
+        """The number of terms."""
+        self._row = torch.zeros(count + 1)  # the gradients of the gauges: of the terms, and of the total
         self._losses, self._weights = torch.zeros(count), torch.zeros(count)  # of the step; 0: not measured
         self.broken = torch.zeros((), dtype=torch.bool)
         """Whether a loss of the step was not finite, ``[]``."""
@@ -46,29 +51,36 @@ class Gauges:
     @property
     def device(self) -> torch.device:
         """Where they are."""
-        return self._factor.device
+        return self._row.device
 
     def move(self, device: torch.device) -> None:
         """Moves what is measured to a device, but for what has not been read yet."""
-        self._squares, self._factor = self._squares.to(device), self._factor.to(device)
+        self._row = self._row.to(device)
         self._losses, self._weights = self._losses.to(device), self._weights.to(device)
         self.broken = self.broken.to(device)
         self._pending = [row.to(device) for row in self._pending]
         self._renew()
 
-    def branches(self, terms: slice, x: Tensor) -> tuple[Tensor, ...]:
-        """Returns ``x`` once for each of the terms, to be used in its branch."""
-        gauges = self.terms[terms]
-        return _Probe.apply(*gauges, *[x] * len(gauges))
+    def branches(self, start: int, stop: int, x: Tensor) -> tuple[Tensor, ...]:
+        """Returns ``x`` once for each of the terms from ``start`` to ``stop``, to be used in its branch."""
+        gauge = self._gauges.get((start, stop))
+        if gauge is None:
+            gauge = self._place(start, stop)
+        return _Probe.apply(gauge, *[x] * (stop - start))
+
+    def of(self, place: int) -> list[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+        """Returns the gauges of the term at ``place``, and what takes the term's entry out of the gradient of each."""
+        return [
+            (gauge, itemgetter(place - start)) for (start, stop), gauge in self._gauges.items() if start <= place < stop
+        ]
 
     def begin(self) -> None:
         """Empties the gauges for the step at hand."""
         self._check_connected()
-        self._squares.zero_()
-        self._factor.zero_()
+        self._row.zero_()
 
     def seal(self, total: Tensor, losses: Tensor, weights: Tensor, broken: Tensor) -> Tensor:
-        """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor.
+        """Notes the step that the gauges will belong to; returns ``total`` with the gauge of its factor.
 
         Args:
             total: The total, ``[]``.
@@ -79,11 +91,10 @@ class Gauges:
         old = [self._losses, self._weights, self.broken]
         self._losses, self._weights, self.broken = _overwrite(old, [losses, weights, broken])
         self._settled = False
-        return _Probe.apply(self.total, total)[0]
+        return total + self._total
 
     def squares(self) -> Tensor:
         """Returns the squared norms of the last backward pass ``[terms]``, as they arrived: of the weighted losses."""
-        self._check_connected()
         return self._squares.clone()
 
     def measured(self) -> Part:
@@ -92,7 +103,7 @@ class Gauges:
             nothing = torch.zeros_like(self._losses)
             return Part(nothing, nothing, nothing)
         self._check_connected()
-        return Part(self._losses, (self._squares / self._factor).sqrt() / self._weights.abs(), self._weights)
+        return Part(self._losses, self._squares.sqrt() / (self._weights * self._factor).abs(), self._weights)
 
     def settle(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Takes what all ranks have measured, and returns what the next step will use: losses and norms.
@@ -124,27 +135,30 @@ class Gauges:
 
     def _renew(self) -> None:
         self._settled = True  # whether the gauges have been read since the step
-        self.terms = [torch.zeros_like(square, requires_grad=True) for square in self._squares]
-        self.total = torch.zeros_like(self._factor, requires_grad=True)
+        self._gauges: dict[tuple[int, int], Tensor] = {}  # by the part of the row that is their gradient
+        for place in range(self.count):
+            self._place(place, place + 1)
+        self._total = torch.zeros_like(self._row[-1], requires_grad=True)
         self._connect()
+
+    def _place(self, start: int, stop: int) -> Tensor:
+        """Returns a gauge for the terms from ``start`` to ``stop``."""
+        gauge = torch.zeros_like(self._row[start:stop], requires_grad=True)
+        gauge.grad = self._row[start:stop]
+        return self._gauges.setdefault((start, stop), gauge)
 
     def _connect(self) -> None:
-        """Makes what is measured the gradients of the gauges."""
-        self._entries = [*self._squares.unbind(), self._factor]
-        for gauge, entry in zip([*self.terms, self.total], self._entries, strict=True):
-            gauge.grad = entry
+        self._squares, self._factor = self._row[:-1], self._row[-1]
+        self._total.grad = self._factor
+        for (start, stop), gauge in self._gauges.items():
+            gauge.grad = self._row[start:stop]
 
     def _check_connected(self) -> None:
-        """Takes up what a backward pass with ``create_graph`` has measured, for it replaces the gradients."""
-        gauges = [*self.terms, self.total]
-        if torch.compiler.is_compiling() or all(
-            g.grad is entry for g, entry in zip(gauges, self._entries, strict=True)
-        ):
-            return
-        said = [torch.zeros_like(gauge) if gauge.grad is None else gauge.grad.detach() for gauge in gauges]
-        for entry, square in zip(self._entries, said, strict=True):
-            entry.copy_(square)
-        self._connect()
+        """Takes up the factor from the new tensor in which a backward pass with ``create_graph`` has left it."""
+        said = self._total.grad
+        if not torch.compiler.is_compiling() and said is not None and said is not self._factor:
+            self._factor.copy_(said.detach())
+            self._total.grad = self._factor
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a copy or what was pickled, without the gradients of leaves."""
@@ -153,26 +167,39 @@ class Gauges:
 
 
 class _Probe(torch.autograd.Function):
-    """The identity on one activation, for n branches; the arguments are n gauges, and n times the activation."""
+    """The identity on one activation; the arguments are the gauge, and the activation once for each of its entries."""
 
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
-    def forward(ctx: Any, *gauges_and_branches: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, gauge: Tensor, *branches: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)  # a branch that nobody took has no gradient
-        branches = gauges_and_branches[len(gauges_and_branches) // 2 :]
-        # The compiler rebuilds a view that leaves its graph from the base, and so would lose the probe.
-        return tuple([x.clone() for x in branches]) if torch.compiler.is_compiling() else branches
+        if torch.compiler.is_compiling():
+            # The compiler rebuilds a view that leaves its graph from the base, and so would lose the probe.
+            return tuple([x.clone() for x in branches])
+        ctx.gauge = gauge
+        return branches
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        # Without need of a gauge this is a derivative on the way to a loss, not the backward pass of the step.
-        if any(ctx.needs_input_grad[: len(grads)]):
-            squares = [None if grad is None else squared_norm(grad) for grad in grads]
-        else:
-            squares = [None] * len(grads)
+        squares: Tensor | None = _squared_norms(grads)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # With `create_graph`, autograd would put a new tensor in the place of the gauge's gradient. It adds nothing
+            # at all if this is a derivative on the way to a loss, and not the backward pass of the step.
+            if torch._C._will_engine_execute_node(ctx.next_functions[0][0]):
+                ctx.gauge.grad.add_(squares)
+            squares = None
         # All branches are of one activation. Autograd adds their gradients up in this order, the last first, and so it
         # would with a node for each, unless something else that uses the activation comes in between.
-        return *squares, *grads[::-1]
+        return squares, *grads[::-1]
+
+
+def _squared_norms(grads: tuple[Tensor | None, ...]) -> Tensor:
+    """Returns the squared norm of each gradient ``[branches]``; 0 where there is none."""
+    squares = {i: squared_norm(grad) for i, grad in enumerate(grads) if grad is not None}
+    if len(squares) < len(grads):
+        nothing = torch.zeros_like(next(iter(squares.values())))
+        squares = {i: squares.get(i, nothing) for i in range(len(grads))}
+    return torch.stack(list(squares.values()))
 
 
 def _overwrite(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:

@@ -1,13 +1,13 @@
 r"""Gradient norms, in one backward pass.
 
 A probe is the identity in the forward pass. In the backward pass it hands the gradient on unchanged and leaves the
-square of its norm as the "gradient" of a second input, the *gauge* of its term: a leaf ``[]`` that autograd fills as
-it fills the gradient of any parameter. So the one ordinary ``backward()`` measures every term, with no hook and
+square of its norm as the "gradient" of a second input, the *gauge* of its term: a leaf that autograd fills as it fills
+the gradient of any parameter. So the one ordinary ``backward()`` measures every term, with no hook and
 nothing kept alive.
 
 What arrives at a probe is the gradient of the *weighted* term, times whatever the total was multiplied by before
-``backward()``: a gradient scaler's factor, one over the number of accumulated batches. A last probe, at the total,
-measures that factor :math:`s`, so that the norm of the unweighted loss can be told:
+``backward()``: a gradient scaler's factor, one over the number of accumulated batches. A last gauge, at the total,
+takes that factor :math:`s`, so that the norm of the unweighted loss can be told:
 
 .. math:: n_i = \frac{\|g_i\|}{w_i \, |s|}.
 
@@ -31,7 +31,7 @@ from lossbalance.gauges import Gauges
 from lossbalance.norms import squared_norms
 
 _BRANCHES = 8  # of one fork, at most
-_WAITING = 2**21  # bytes of gradients that wait in one fork, at most
+_WAITING = 2**22  # bytes of gradients that wait in one fork, at most
 _FORKS = 64  # that are remembered at a time
 
 
@@ -65,10 +65,11 @@ class Probes(nn.Module):
         place = self._places[term]
         measures = self.training and torch.is_grad_enabled()
         compiling = torch.compiler.is_compiling()
-        fork = self._forks.find(x) if measures and not compiling else None
-        if fork is not None:  # whose activation has passed what follows
-            self.probed.add(term)
-            return fork.take(self.gauges, place, x)
+        if measures and not compiling:
+            branch = self._forks.take(self.gauges, place, x)
+            if branch is not None:  # of an activation that has passed what follows
+                self.probed.add(term)
+                return branch
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not measures:
@@ -76,10 +77,11 @@ class Probes(nn.Module):
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
-        self._half = self._half or x.dtype == torch.float16
+        if x.dtype == torch.float16:
+            self._half = True
         if compiling or not _can_be_forked(x):
-            return self.gauges.branches(slice(place, place + 1), x)[0]
-        return self._forks.add(x).take(self.gauges, place, x)
+            return self.gauges.branches(place, place + 1, x)[0]
+        return self._forks.add(x).grow(self.gauges, place, x)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
         """Probes the activations that enter each module, until the handle's ``remove()``."""
@@ -95,7 +97,7 @@ class Probes(nn.Module):
         """Returns the norms ``[terms]`` at the probes by one partial backward pass per loss."""
         _trace_autograd(True)
         factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
-        squares = squared_norms(losses, [[gauge] for gauge in self.gauges.terms], factors, read=Tensor.detach)
+        squares = squared_norms(losses, [self.gauges.of(place) for place in range(len(losses))], factors)
         _trace_autograd(False)
         return squares.sqrt()
 
@@ -160,10 +162,15 @@ class _Forks(threading.local):
     def __init__(self) -> None:
         self._of: dict[int, _Fork] = {}  # by the id of the activation
 
-    def find(self, x: Tensor) -> "_Fork | None":
-        """Returns the fork of ``x`` as it is now, if there is one."""
+    def take(self, gauges: Gauges, place: int, x: Tensor) -> Tensor | None:
+        """Returns a branch for the term at ``place``, if there is a fork of ``x`` as it is now."""
         fork = self._of.get(id(x))
-        return fork if fork is not None and fork.x() is x and fork.state == _state(x) else None
+        if fork is None or fork.x() is not x or fork.state != _state(x):
+            return None
+        block = fork.blocks.get(place // fork.count)
+        if block is not None and place in block:
+            return block.pop(place)
+        return fork.grow(gauges, place, x)
 
     def add(self, x: Tensor) -> "_Fork":
         """Returns a new fork of ``x``."""
@@ -178,27 +185,26 @@ class _Forks(threading.local):
 
 
 class _Fork:
-    """The branches of one activation that no probe has taken yet, by the place of their terms."""
+    """The branches of one activation that no probe has taken yet."""
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.state = weakref.ref(x), _state(x)
-        self._count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))
-        self._blocks: dict[int, dict[int, Tensor]] = {}  # of neighbours, by the first place
+        self.count = min(_BRANCHES, max(1, _WAITING // max(1, x.nbytes)))  # of neighbours that make a block
+        self.blocks: dict[int, dict[int, Tensor]] = {}  # the branches of each, by the place of their terms
         self._firsts: dict[int, weakref.ref[Tensor]] = {}
 
-    def take(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
-        """Returns a branch for the term at ``place``, once; makes one for its neighbours too, if there was none.
+    def grow(self, gauges: Gauges, place: int, x: Tensor) -> Tensor:
+        """Returns a new branch for the term at ``place``, and makes one for its neighbours too.
 
-        Those go when the first one goes, so that they keep nothing alive.
+        Those go when this one goes, so that they keep nothing alive.
         """
-        start = place // self._count * self._count
-        if place in self._blocks.get(start, ()):
-            return self._blocks[start].pop(place)
-        block = dict(enumerate(gauges.branches(slice(start, start + self._count), x), start))
+        number = place // self.count
+        start, stop = number * self.count, min((number + 1) * self.count, gauges.count)
+        block = dict(zip(range(start, stop), gauges.branches(start, stop, x), strict=True))
         first = block.pop(place)
-        self._blocks[start] = block
+        self.blocks[number] = block
         # Nothing of Python in the callback: a Ctrl-C that arrives in one is lost.
-        self._firsts[start] = weakref.ref(first, partial(self._blocks.pop, start))
+        self._firsts[number] = weakref.ref(first, partial(self.blocks.pop, number))
         return first
 
 
