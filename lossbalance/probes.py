@@ -31,7 +31,7 @@ from lossbalance.gauges import Gauges
 from lossbalance.norms import squared_norms
 
 _BRANCHES = 8  # of one fork, at most
-_WAITING = 2**22  # bytes of gradients that wait in one fork, at most
+_WAITING = 2**21  # bytes of gradients that wait in one fork, at most
 _FORKS = 64  # that are remembered at a time
 
 
