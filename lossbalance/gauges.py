@@ -181,6 +181,8 @@ class _Probe(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(grad is None for grad in grads):
+            return None, *grads
         squares: Tensor | None = _squared_norms(grads)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # With `create_graph`, autograd would put a new tensor in the place of the gauge's gradient. It adds nothing
@@ -194,7 +196,7 @@ class _Probe(torch.autograd.Function):
 
 
 def _squared_norms(grads: tuple[Tensor | None, ...]) -> Tensor:
-    """Returns the squared norm of each gradient ``[branches]``; 0 where there is none."""
+    """Returns the squared norm of each gradient ``[branches]``; 0 where there is none. One there must be."""
     squares = {i: squared_norm(grad) for i, grad in enumerate(grads) if grad is not None}
     if len(squares) < len(grads):
         nothing = torch.zeros_like(next(iter(squares.values())))

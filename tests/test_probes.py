@@ -516,6 +516,19 @@ def test_a_derivative_on_the_way_to_a_loss_is_not_measured():
     torch.testing.assert_close(du, expected)
 
 
+def test_a_gradient_penalty_that_bypasses_its_probe_counts_as_absent():
+    criterion = WeightedLoss(GradBalance(["real", "penalty"]))
+    trunk, critic = nn.Conv1d(1, 4, 3), nn.Conv1d(4, 1, 3)  # whose derivative has no gradient by the activation at all
+    for _ in range(3):
+        x = torch.randn(2, 1, 8, requires_grad=True)
+        score = critic(criterion.probe("penalty", trunk(x).relu())).sum()
+        (slope,) = torch.autograd.grad(score, x, create_graph=True)
+        real = critic(criterion.probe("real", trunk(torch.randn(2, 1, 8)).relu())).square().mean()
+        criterion({"real": real, "penalty": (slope.norm(dim=2) - 1).square().mean()}).backward()
+    assert criterion.last.gradient_shares == {"real": 1, "penalty": 0}
+    assert criterion.weights == {"real": 1, "penalty": 1}
+
+
 def test_shared_takes_the_norms_of_this_very_step_with_respect_to_what_is_given():
     torch.manual_seed(0)
     net, criterion = (
