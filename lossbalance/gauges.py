@@ -3,8 +3,6 @@ r"""Leaves that say what the gradient weighed where a probe was.
 A *gauge* is a leaf ``[branches]`` that a probe takes as a second input. What the probe returns as its gradient are
 squares of norms, and autograd adds them to the gauge as it does for any parameter. The gradients of all gauges are
 parts of one row, so that to empty or to read them is one operation.
-
-The total needs no probe for its factor: a leaf 0 is added to it, and the factor is the leaf's gradient.
 """
 
 from collections.abc import Callable
@@ -76,11 +74,10 @@ class Gauges:
 
     def begin(self) -> None:
         """Empties the gauges for the step at hand."""
-        self._check_connected()
         self._row.zero_()
 
     def seal(self, total: Tensor, losses: Tensor, weights: Tensor, broken: Tensor) -> Tensor:
-        """Notes the step that the gauges will belong to; returns ``total`` with the gauge of its factor.
+        """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor.
 
         Args:
             total: The total, ``[]``.
@@ -91,7 +88,7 @@ class Gauges:
         old = [self._losses, self._weights, self.broken]
         self._losses, self._weights, self.broken = _overwrite(old, [losses, weights, broken])
         self._settled = False
-        return total + self._total
+        return self.branches(self.count, self.count + 1, total)[0]
 
     def squares(self) -> Tensor:
         """Returns the squared norms of the last backward pass ``[terms]``, as they arrived: of the weighted losses."""
@@ -102,8 +99,7 @@ class Gauges:
         if self._settled:
             nothing = torch.zeros_like(self._losses)
             return Part(nothing, nothing, nothing)
-        self._check_connected()
-        return Part(self._losses, self._squares.sqrt() / (self._weights * self._factor).abs(), self._weights)
+        return Part(self._losses, (self._squares / self._factor).sqrt() / self._weights.abs(), self._weights)
 
     def settle(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Takes what all ranks have measured, and returns what the next step will use: losses and norms.
@@ -136,9 +132,8 @@ class Gauges:
     def _renew(self) -> None:
         self._settled = True  # whether the gauges have been read since the step
         self._gauges: dict[tuple[int, int], Tensor] = {}  # by the part of the row that is their gradient
-        for place in range(self.count):
+        for place in range(self.count + 1):
             self._place(place, place + 1)
-        self._total = torch.zeros_like(self._row[-1], requires_grad=True)
         self._connect()
 
     def _place(self, start: int, stop: int) -> Tensor:
@@ -149,16 +144,8 @@ class Gauges:
 
     def _connect(self) -> None:
         self._squares, self._factor = self._row[:-1], self._row[-1]
-        self._total.grad = self._factor
         for (start, stop), gauge in self._gauges.items():
             gauge.grad = self._row[start:stop]
-
-    def _check_connected(self) -> None:
-        """Takes up the factor from the new tensor in which a backward pass with ``create_graph`` has left it."""
-        said = self._total.grad
-        if not torch.compiler.is_compiling() and said is not None and said is not self._factor:
-            self._factor.copy_(said.detach())
-            self._total.grad = self._factor
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a copy or what was pickled, without the gradients of leaves."""

@@ -6,8 +6,8 @@ the gradient of any parameter. So the one ordinary ``backward()`` measures every
 nothing kept alive.
 
 What arrives at a probe is the gradient of the *weighted* term, times whatever the total was multiplied by before
-``backward()``: a gradient scaler's factor, one over the number of accumulated batches. A last gauge, at the total,
-takes that factor :math:`s`, so that the norm of the unweighted loss can be told:
+``backward()``: a gradient scaler's factor, one over the number of accumulated batches. A last probe, at the total,
+measures that factor :math:`s`, so that the norm of the unweighted loss can be told:
 
 .. math:: n_i = \frac{\|g_i\|}{w_i \, |s|}.
 
