@@ -132,9 +132,9 @@ class Gauges:
     def _renew(self) -> None:
         self._settled = True  # whether the gauges have been read since the step
         self._gauges: dict[tuple[int, int], Tensor] = {}  # by the part of the row that is their gradient
+        self._connect()
         for place in range(self.count + 1):
             self._place(place, place + 1)
-        self._connect()
 
     def _place(self, start: int, stop: int) -> Tensor:
         """Returns a gauge for the terms from ``start`` to ``stop``."""
@@ -168,10 +168,8 @@ class _Probe(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if all(grad is None for grad in grads):
-            return None, *grads
-        squares: Tensor | None = _squared_norms(grads)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        squares = _squared_norms(grads)
+        if squares is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # With `create_graph`, autograd would put a new tensor in the place of the gauge's gradient. It adds nothing
             # at all if this is a derivative on the way to a loss, and not the backward pass of the step.
             if torch._C._will_engine_execute_node(ctx.next_functions[0][0]):
@@ -182,13 +180,13 @@ class _Probe(torch.autograd.Function):
         return squares, *grads[::-1]
 
 
-def _squared_norms(grads: tuple[Tensor | None, ...]) -> Tensor:
-    """Returns the squared norm of each gradient ``[branches]``; 0 where there is none. One there must be."""
-    squares = {i: squared_norm(grad) for i, grad in enumerate(grads) if grad is not None}
-    if len(squares) < len(grads):
-        nothing = torch.zeros_like(next(iter(squares.values())))
-        squares = {i: squares.get(i, nothing) for i in range(len(grads))}
-    return torch.stack(list(squares.values()))
+def _squared_norms(grads: tuple[Tensor | None, ...]) -> Tensor | None:
+    """Returns the squared norm of each gradient ``[branches]``, 0 where there is none; None if no branch has one."""
+    squares = [None if grad is None else squared_norm(grad) for grad in grads]
+    found = next((square for square in squares if square is not None), None)
+    if found is None:
+        return None
+    return torch.stack([torch.zeros_like(found) if square is None else square for square in squares])
 
 
 def _overwrite(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
