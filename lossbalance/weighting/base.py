@@ -17,7 +17,7 @@ class Observation(NamedTuple):
     losses: Tensor
     """The losses, each averaged over the ranks that have the term."""
     norms: Tensor
-    """The norms of the gradients of the unweighted losses, 0 where not seen; only for a scheme that uses them."""
+    """The norms of the gradients of the unweighted losses; meaningless unless the scheme uses gradients."""
     seen: Tensor
     """True where the term was there and all that was seen of it is finite."""
 

@@ -8,8 +8,8 @@ from lossbalance.weighting import GradNorm, Observation
 
 
 def observe(scheme: GradNorm, losses: list[float], norms: list[float], seen: list[bool] | None = None) -> list[float]:
-    row, present = torch.tensor(losses), torch.tensor(seen or [True] * len(losses))
-    scheme.observe(Observation(row, torch.tensor(norms).where(present, 0.0), present))
+    row = torch.tensor(losses)
+    scheme.observe(Observation(row, torch.tensor(norms), torch.tensor(seen or [True] * len(losses))))
     return scheme(torch.ones_like(row))[1].tolist()
 
 
