@@ -1,16 +1,20 @@
-r"""Leaves that say what the gradient weighed where a probe was.
+r"""What the gradient weighed where a probe was: a row with an entry for each term, and one for the total.
 
-A *gauge* is a leaf ``[branches]`` that a probe takes as a second input. What the probe returns as its gradient are
-squares of norms, and autograd adds them to the gauge as it does for any parameter. The gradients of all gauges are
-parts of one row, so that to empty or to read them is one operation.
+A probe adds to its entry in one of two ways, and both hand the gradient on as it is:
+
+- A *gauge* is a leaf ``[]`` that the probe takes as a second input. What the probe returns as its gradient is the
+  square of a norm, and autograd adds it to the gauge as it does for any parameter; the entry is where. So a loss can be
+  differentiated by a gauge like by anything else, and the compiler sees nothing out of the ordinary.
+- To enter a node that is written in Python costs more than the norm does. Where nobody differentiates by a gauge, the
+  probe is a view, a node of autograd's own, and a hook on it adds to the entry. The hook goes with the graph.
 """
 
-from collections.abc import Callable
-from operator import itemgetter
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from lossbalance.norms import squared_norm
 from lossbalance.ranks import world_size
@@ -27,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Gauges:
-    """One gauge per term, one for the total, and the step that their gradients belong to.
+    """One gauge per term, one for the total, and the step that their entries belong to.
 
     Plain tensors in a plain object: DistributedDataParallel gives every rank the buffers of rank 0, and a module takes
     longer to set an attribute than to compute. All is written in place, so that a CUDA graph finds it where it was.
@@ -59,25 +63,29 @@ class Gauges:
         self._pending = [row.to(device) for row in self._pending]
         self._renew()
 
-    def branches(self, start: int, stop: int, x: Tensor) -> tuple[Tensor, ...]:
-        """Returns ``x`` once for each of the terms from ``start`` to ``stop``, to be used in its branch."""
-        gauge = self._gauges.get((start, stop))
-        if gauge is None:
-            gauge = self._place(start, stop)
-        return _Probe.apply(gauge, *[x] * (stop - start))
+    def probe(self, place: int, x: Tensor) -> Tensor:
+        """Returns ``x``; a backward pass that reaches the gauge at ``place`` adds to its entry."""
+        return _Probe.apply(self.leaves[place], x)
 
-    def of(self, place: int) -> list[tuple[Tensor, Callable[[Tensor], Tensor]]]:
-        """Returns the gauges of the term at ``place``, and what takes the term's entry out of the gradient of each."""
-        return [
-            (gauge, itemgetter(place - start)) for (start, stop), gauge in self._gauges.items() if start <= place < stop
-        ]
+    def watch(self, place: int, x: Tensor) -> Tensor:
+        """Returns ``x``, which must require a gradient; the backward pass of a marked total adds to the entry."""
+        branch = x.view_as(x)
+        # What is changed in place gets another node: so that is refused, as it is for the output of a `Function`.
+        torch._C._autograd._set_creation_meta(branch, torch._C._autograd.CreationMeta.IN_CUSTOM_FUNCTION)
+        node: Any = branch.grad_fn
+        node.register_prehook(self._hooks[place])
+        return branch
+
+    def mark(self, total: Tensor) -> Tensor:
+        """Returns ``total`` with the probe of its factor."""
+        return self.probe(self.count, total)
 
     def begin(self) -> None:
         """Empties the gauges for the step at hand."""
         self._row.zero_()
 
     def seal(self, total: Tensor, losses: Tensor, weights: Tensor, broken: Tensor) -> Tensor:
-        """Notes the step that the gauges will belong to; returns ``total`` with the probe of its factor.
+        """Notes the step that the gauges will belong to; returns ``total``, marked.
 
         Args:
             total: The total, ``[]``.
@@ -88,7 +96,7 @@ class Gauges:
         old = [self._losses, self._weights, self.broken]
         self._losses, self._weights, self.broken = _overwrite(old, [losses, weights, broken])
         self._settled = False
-        return self.branches(self.count, self.count + 1, total)[0]
+        return self.mark(total)
 
     def squares(self) -> Tensor:
         """Returns the squared norms of the last backward pass ``[terms]``, as they arrived: of the weighted losses."""
@@ -131,21 +139,26 @@ class Gauges:
 
     def _renew(self) -> None:
         self._settled = True  # whether the gauges have been read since the step
-        self._gauges: dict[tuple[int, int], Tensor] = {}  # by the part of the row that is their gradient
+        self.leaves = [torch.zeros_like(entry, requires_grad=True) for entry in self._row]
+        """The gauges: one for each term, and the last for the total."""
         self._connect()
-        for place in range(self.count + 1):
-            self._place(place, place + 1)
-
-    def _place(self, start: int, stop: int) -> Tensor:
-        """Returns a gauge for the terms from ``start`` to ``stop``."""
-        gauge = torch.zeros_like(self._row[start:stop], requires_grad=True)
-        gauge.grad = self._row[start:stop]
-        return self._gauges.setdefault((start, stop), gauge)
 
     def _connect(self) -> None:
+        """Makes what is measured the gradients of the gauges."""
         self._squares, self._factor = self._row[:-1], self._row[-1]
-        for (start, stop), gauge in self._gauges.items():
-            gauge.grad = self._row[start:stop]
+        for gauge, entry in zip(self.leaves, self._row.unbind(), strict=True):
+            gauge.grad = entry
+        self._hooks = [partial(self._add, entry) for entry in self._squares.unbind()]
+        self._pass = (-1, False)  # the backward pass that was seen last, and whether it is that of a marked total
+
+    def _add(self, entry: Tensor, grads: tuple[Tensor | None, ...]) -> None:
+        """Adds the squared norm of what arrives at a node to ``entry``, in the backward pass of a marked total."""
+        (grad,) = grads
+        task = torch._C._current_graph_task_id()
+        if task != self._pass[0]:
+            self._pass = (task, _is_reached(self.leaves[-1]))
+        if grad is not None and self._pass[1]:
+            entry.add_(squared_norm(grad))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a copy or what was pickled, without the gradients of leaves."""
@@ -154,39 +167,32 @@ class Gauges:
 
 
 class _Probe(torch.autograd.Function):
-    """The identity on one activation; the arguments are the gauge, and the activation once for each of its entries."""
+    """The identity on the second argument; the first is the gauge."""
 
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
-    def forward(ctx: Any, gauge: Tensor, *branches: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)  # a branch that nobody took has no gradient
+    def forward(ctx: Any, gauge: Tensor, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            # The compiler rebuilds a view that leaves its graph from the base, and so would lose the probe.
-            return tuple([x.clone() for x in branches])
+            return x.clone()  # the compiler rebuilds a view that leaves its graph from the base, and loses the probe
         ctx.gauge = gauge
-        return branches
+        return x
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        squares = _squared_norms(grads)
-        if squares is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # With `create_graph`, autograd would put a new tensor in the place of the gauge's gradient. It adds nothing
-            # at all if this is a derivative on the way to a loss, and not the backward pass of the step.
-            if torch._C._will_engine_execute_node(ctx.next_functions[0][0]):
-                ctx.gauge.grad.add_(squares)
-            squares = None
-        # All branches are of one activation. Autograd adds their gradients up in this order, the last first, and so it
-        # would with a node for each, unless something else that uses the activation comes in between.
-        return squares, *grads[::-1]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return squared_norm(grad), grad
+        # With `create_graph`, autograd would put a new tensor in the place of the gauge's gradient.
+        if _is_reached(ctx.gauge):
+            ctx.gauge.grad.add_(squared_norm(grad))
+        return None, grad
 
 
-def _squared_norms(grads: tuple[Tensor | None, ...]) -> Tensor | None:
-    """Returns the squared norm of each gradient ``[branches]``, 0 where there is none; None if no branch has one."""
-    squares = [None if grad is None else squared_norm(grad) for grad in grads]
-    found = next((square for square in squares if square is not None), None)
-    if found is None:
-        return None
-    return torch.stack([torch.zeros_like(found) if square is None else square for square in squares])
+def _is_reached(leaf: Tensor) -> bool:
+    """Returns whether the backward pass under way adds to the gradient of ``leaf``.
+
+    It does not if it is a derivative on the way to a loss.
+    """
+    return torch._C._will_engine_execute_node(get_gradient_edge(leaf).node)
 
 
 def _overwrite(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:

@@ -25,28 +25,27 @@ def squared_norm(tensor: Tensor) -> Tensor:
 
 def squared_norms(
     losses: Sequence[Tensor | None],
-    inputs: Sequence[Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]]],
+    inputs: Sequence[Sequence[Tensor]],
     factors: Sequence[float] = (1.0,),
+    read: Callable[[Tensor], Tensor] = squared_norm,
 ) -> Tensor:
     """Returns the squared norm of each loss's gradient, ``[terms]``, by ``torch.autograd.grad``; 0 where there is none.
 
     Args:
         losses: The losses, or None for an absent term.
-        inputs: What the gradient of each loss is taken with respect to, all together, and the squared norm ``[]`` that
-            each gradient stands for.
+        inputs: What the gradient of each loss is taken with respect to, all together.
         factors: Multiples of the loss to try; the largest whose gradient is finite and not zero counts.
+        read: The squared norm ``[]`` that the gradient by one input stands for.
     """
     squares = []
-    for loss, pairs in zip(losses, inputs, strict=True):
-        wanted, reads = zip(*pairs, strict=True)
+    for loss, wanted in zip(losses, inputs, strict=True):
         square = torch.zeros((), device=wanted[0].device)
         for factor in factors:
             if loss is None or not loss.requires_grad:
                 break
             seed = torch.full_like(loss, factor)
             grads = torch.autograd.grad(loss, wanted, seed, retain_graph=True, allow_unused=True)
-            parts = [read(grad) for read, grad in zip(reads, grads, strict=True) if grad is not None]
-            found = sum(parts, start=torch.zeros_like(square)) / factor**2
+            found = sum((read(grad) for grad in grads if grad is not None), start=torch.zeros_like(square)) / factor**2
             square = torch.where(found.isfinite() & (found > 0), found, square) if len(factors) > 1 else found
         squares.append(square)
     return torch.stack(squares)

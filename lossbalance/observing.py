@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lossbalance.gauges import Part
-from lossbalance.norms import squared_norm, squared_norms
+from lossbalance.norms import squared_norms
 from lossbalance.probes import Probes
 from lossbalance.ranks import sum_over_ranks, world_size
 from lossbalance.weighting.base import Observation, Weighting
@@ -59,8 +59,7 @@ def observe_gradients(
     """
     given = [term for term, loss in zip(weighting.terms, losses, strict=True) if loss is not None]
     if shared is not None:
-        inputs = [(tensor, squared_norm) for tensor in _check_shared(shared)]
-        norms = squared_norms(losses, [inputs] * len(losses)).sqrt()
+        norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
         (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
         weighting.observe(_observation(now, broken))
         return Watch(False, broken, now[1])

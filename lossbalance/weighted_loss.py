@@ -111,7 +111,7 @@ class WeightedLoss(nn.Module):
         self.weighting = weighting
         self.penalties = nn.ModuleDict(penalties or {})
         self.weight_sum = weight_sum
-        self.probes = Probes(weighting.terms)
+        self.probes = Probes(weighting.terms, ahead=weighting.uses_gradients)
         self._last: Step | None = None
 
     def forward(
@@ -150,7 +150,10 @@ class WeightedLoss(nn.Module):
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
         squares = None if watch is None or watch.norms is None else (weights * watch.norms).square()
         self._last = Step(total.detach(), values, weights, present, detached, squares)
-        if watch is None or watch.norms is not None:
+        if watch is None:
+            measured = self.training and self.probes.probed and total.requires_grad
+            return self.probes.gauges.mark(total) if measured else total
+        if watch.norms is not None:
             return total
         counted = weights if watch.measures else torch.zeros_like(weights)
         return self.probes.gauges.seal(total, values, counted, watch.broken)
