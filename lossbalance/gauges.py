@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _current_graph_task_id, _will_engine_execute_node
 from torch.autograd.graph import get_gradient_edge
 
 from lossbalance.norms import squared_norm
@@ -69,7 +70,7 @@ class Gauges:
 
     def watch(self, place: int, x: Tensor) -> Tensor:
         """Returns ``x``, which must require a gradient; the backward pass of a marked total adds to the entry."""
-        branch = x.view_as(x)
+        branch = x[...]
         # What is changed in place gets another node: so that is refused, as it is for the output of a `Function`.
         torch._C._autograd._set_creation_meta(branch, torch._C._autograd.CreationMeta.IN_CUSTOM_FUNCTION)
         node: Any = branch.grad_fn
@@ -149,16 +150,16 @@ class Gauges:
         for gauge, entry in zip(self.leaves, self._row.unbind(), strict=True):
             gauge.grad = entry
         self._hooks = [partial(self._add, entry) for entry in self._squares.unbind()]
-        self._pass = (-1, False)  # the backward pass that was seen last, and whether it is that of a marked total
+        self._pass = (-1, False)  # the backward pass that was seen last, and whether it was that of a marked total
 
     def _add(self, entry: Tensor, grads: tuple[Tensor | None, ...]) -> None:
         """Adds the squared norm of what arrives at a node to ``entry``, in the backward pass of a marked total."""
-        (grad,) = grads
-        task = torch._C._current_graph_task_id()
-        if task != self._pass[0]:
-            self._pass = (task, _is_reached(self.leaves[-1]))
-        if grad is not None and self._pass[1]:
-            entry.add_(squared_norm(grad))
+        task, marked = self._pass
+        if task != _current_graph_task_id():
+            marked = _is_reached(self.leaves[-1])
+            self._pass = (_current_graph_task_id(), marked)
+        if marked and grads[0] is not None:
+            entry.add_(squared_norm(grads[0]))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a copy or what was pickled, without the gradients of leaves."""
@@ -192,7 +193,7 @@ def _is_reached(leaf: Tensor) -> bool:
 
     It does not if it is a derivative on the way to a loss.
     """
-    return torch._C._will_engine_execute_node(get_gradient_edge(leaf).node)
+    return _will_engine_execute_node(get_gradient_edge(leaf).node)
 
 
 def _overwrite(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:

@@ -11,13 +11,17 @@ _LONG, _ROW = 2**17, 2**10  # a dot product of more entries than that loses digi
 
 def squared_norm(tensor: Tensor) -> Tensor:
     """Returns the square of the L2 norm ``[]``, detached, in fp32 or wider."""
-    flat = tensor.detach().reshape(-1) if tensor.requires_grad else tensor.reshape(-1)
-    flat = flat.contiguous()  # the gradient of a sum is one number, repeated: of such, a dot product is inexact
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    flat = tensor.reshape(-1)
+    if not flat.is_contiguous():
+        flat = flat.contiguous()  # the gradient of a sum is one number, repeated: of such, a dot product is inexact
     wide = torch.float32 if flat.dtype in _NARROW else None
     if flat.numel() > _LONG:
         even = flat.numel() // _ROW * _ROW
         norms = torch.linalg.vector_norm(flat[:even].view(-1, _ROW), dim=1, dtype=wide)
-        return norms.dot(norms) + squared_norm(flat[even:])
+        square = norms.dot(norms)
+        return square if even == flat.numel() else square + squared_norm(flat[even:])
     if wide:
         flat = flat.to(wide)
     return flat.dot(flat)

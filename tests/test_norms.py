@@ -6,7 +6,7 @@ import torch
 from lossbalance.norms import squared_norm
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000, 2**17, 2**17 + 1, 2**22 + 77])
+@pytest.mark.parametrize("count", [0, 1, 1000, 2**17, 2**17 + 1, 2**18, 2**22 + 77])
 def test_a_norm_is_right_to_one_in_a_million_however_long_the_tensor(count):
     x = torch.randn(count, generator=torch.Generator().manual_seed(0))
     assert squared_norm(x).sqrt().item() == pytest.approx(x.double().norm().item(), rel=1e-6)
