@@ -7,8 +7,12 @@ A probe adds to its entry in one of two ways, and both hand the gradient on as i
   differentiated by a gauge like by anything else, and the compiler sees nothing out of the ordinary.
 - To enter a node that is written in Python costs more than the norm does. Where nobody differentiates by a gauge, the
   probe is a view, a node of autograd's own, and a hook on it adds to the entry. The hook goes with the graph.
+
+A hook on the total, which every backward pass to be measured enters first, tells it from a derivative on the way to a
+loss; in a compiled step, the total has a gauge.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,6 +53,7 @@ class Gauges:
         self.broken = torch.zeros((), dtype=torch.bool)
         """Whether a loss of the step was not finite, ``[]``."""
         self._pending = [torch.zeros(count), torch.zeros(count)]  # losses, norms for the next step; 0: not seen
+        self._pass = -1  # the last backward pass of a marked total, by number
         self._renew()
 
     @property
@@ -66,20 +71,29 @@ class Gauges:
 
     def probe(self, place: int, x: Tensor) -> Tensor:
         """Returns ``x``; a backward pass that reaches the gauge at ``place`` adds to its entry."""
-        return _Probe.apply(self.leaves[place], x)
+        return _Probe.apply(self.leaves[place], x, None if torch.compiler.is_compiling() else self)
 
     def watch(self, place: int, x: Tensor) -> Tensor:
         """Returns ``x``, which must require a gradient; the backward pass of a marked total adds to the entry."""
         branch = x[...]
         # What is changed in place gets another node: so that is refused, as it is for the output of a `Function`.
         torch._C._autograd._set_creation_meta(branch, torch._C._autograd.CreationMeta.IN_CUSTOM_FUNCTION)
-        node: Any = branch.grad_fn
-        node.register_prehook(self._hooks[place])
-        return branch
+        return _hook(branch, self._hooks[place])
 
     def mark(self, total: Tensor) -> Tensor:
-        """Returns ``total`` with the probe of its factor."""
-        return self.probe(self.count, total)
+        """Returns ``total``, whose backward pass is the one to be measured, and its factor too."""
+        if not total.requires_grad:
+            return total
+        if torch.compiler.is_compiling():
+            return self.probe(self.count, total)
+        return _hook(total.clone(), self._enter)  # no view, so that users may divide it in place
+
+    def counts(self) -> bool:
+        """Returns whether the backward pass under way is that of a marked total."""
+        task = _current_graph_task_id()
+        if task != self._pass and _is_reached(self.leaves[-1]):  # of a total that was compiled
+            self._pass = task
+        return task == self._pass
 
     def begin(self) -> None:
         """Empties the gauges for the step at hand."""
@@ -150,49 +164,53 @@ class Gauges:
         for gauge, entry in zip(self.leaves, self._row.unbind(), strict=True):
             gauge.grad = entry
         self._hooks = [partial(self._add, entry) for entry in self._squares.unbind()]
-        self._pass = (-1, False)  # the backward pass that was seen last, and whether it was that of a marked total
+
+    def _enter(self, grads: tuple[Tensor | None, ...]) -> None:
+        self._pass = _current_graph_task_id()
+        self._add(self._factor, grads)
 
     def _add(self, entry: Tensor, grads: tuple[Tensor | None, ...]) -> None:
         """Adds the squared norm of what arrives at a node to ``entry``, in the backward pass of a marked total."""
-        task, marked = self._pass
-        if task != _current_graph_task_id():
-            marked = _is_reached(self.leaves[-1])
-            self._pass = (_current_graph_task_id(), marked)
-        if marked and grads[0] is not None:
+        if grads[0] is not None and self.counts():
             entry.add_(squared_norm(grads[0]))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a copy or what was pickled, without the gradients of leaves."""
-        vars(self).update(state)
+        vars(self).update(state, _pass=-1)
         self._connect()
 
 
 class _Probe(torch.autograd.Function):
-    """The identity on the second argument; the first is the gauge."""
+    """The identity on the second argument; the first is the gauge, the third knows which passes count."""
 
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
-    def forward(ctx: Any, gauge: Tensor, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+    def forward(ctx: Any, gauge: Tensor, x: Tensor, gauges: Gauges | None) -> Tensor:
+        if gauges is None:
             return x.clone()  # the compiler rebuilds a view that leaves its graph from the base, and loses the probe
-        ctx.gauge = gauge
+        ctx.gauge, ctx.gauges = gauge, gauges
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return squared_norm(grad), grad
-        # With `create_graph`, autograd would put a new tensor in the place of the gauge's gradient.
-        if _is_reached(ctx.gauge):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        if torch.compiler.is_compiling():
+            return squared_norm(grad), grad, None
+        if ctx.gauges.counts():
             ctx.gauge.grad.add_(squared_norm(grad))
-        return None, grad
+            return None, grad, None
+        # With `create_graph`, autograd would put a new tensor in the place of the entry.
+        return None if torch.is_grad_enabled() else squared_norm(grad), grad, None
+
+
+def _hook(x: Tensor, hook: Callable[[tuple[Tensor | None, ...]], None]) -> Tensor:
+    """Returns ``x``, the output of a node of autograd's own, with a hook on what arrives there."""
+    node: Any = x.grad_fn
+    node.register_prehook(hook)
+    return x
 
 
 def _is_reached(leaf: Tensor) -> bool:
-    """Returns whether the backward pass under way adds to the gradient of ``leaf``.
-
-    It does not if it is a derivative on the way to a loss.
-    """
+    """Returns whether the backward pass under way adds to the gradient of ``leaf``."""
     return _will_engine_execute_node(get_gradient_edge(leaf).node)
 
 

@@ -151,8 +151,7 @@ class WeightedLoss(nn.Module):
         squares = None if watch is None or watch.norms is None else (weights * watch.norms).square()
         self._last = Step(total.detach(), values, weights, present, detached, squares)
         if watch is None:
-            measured = self.training and self.probes.probed and total.requires_grad
-            return self.probes.gauges.mark(total) if measured else total
+            return self.probes.gauges.mark(total) if self.training and self.probes.probed else total
         if watch.norms is not None:
             return total
         counted = weights if watch.measures else torch.zeros_like(weights)

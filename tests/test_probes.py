@@ -370,16 +370,53 @@ def test_activations_of_a_frozen_trunk_are_measured_too():
     torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 7.0]))
 
 
-def test_only_the_backward_pass_of_the_total_is_measured():
+def divided_in_place(total: Tensor, x: Tensor) -> None:
+    total /= 4  # as in many a loop that accumulates
+    total.backward()
+
+
+@some_unknown
+@pytest.mark.parametrize(
+    "differentiate",
+    [
+        divided_in_place,
+        lambda total, x: total.backward(inputs=[x]),
+        lambda total, x: torch.autograd.grad(total, x),
+        lambda total, x: [torch.autograd.grad(total, x, retain_graph=True), total.backward()],
+    ],
+)
+def test_a_total_is_measured_however_it_is_differentiated(weights, differentiate):
+    criterion = recording(weights)
+    for _ in range(2):
+        x = torch.ones(2, requires_grad=True)
+        losses = {term: (criterion.probe(term, x) * torch.tensor([3.0, 4.0])).sum() for term in ("aux", "main")}
+        differentiate(criterion(dict.fromkeys(criterion.terms) | losses), x)
+    torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 5.0]))
+
+
+def test_what_does_not_come_from_the_total_is_not_measured():
     criterion = WeightedLoss(Equal(["aux", "main"]))
     x = torch.ones(1, requires_grad=True)
     losses = {"aux": 3 * criterion.probe("aux", x).sum(), "main": criterion.probe("main", x).sum()}
     total = criterion(losses)
     losses["aux"].backward(retain_graph=True)
-    torch.autograd.grad(total, x, retain_graph=True)
     assert criterion.probes.squares().tolist() == [0, 0]
     (total + losses["main"].detach()).backward()
     assert criterion.probes.squares().tolist() == [9, 1]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which the compiler looks at
+@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+def test_probes_outside_of_a_compiled_criterion_measure_the_same(scheme):
+    eager, inside = WeightedLoss(scheme(["aux", "main"])), WeightedLoss(scheme(["aux", "main"]))
+    compiled = torch.compile(inside, backend="aot_eager")
+    for step in range(4):
+        for criterion, call in [(eager, eager), (inside, compiled)]:
+            x = torch.full((2,), step + 1.0, requires_grad=True)
+            aux, main = criterion.probe("aux", x), criterion.probe("main", x)
+            call({"aux": (aux * torch.tensor([3.0, 4.0])).sum(), "main": main.square().sum()}).backward()
+        assert inside.weights == eager.weights
+        assert inside.last.gradient_shares == eager.last.gradient_shares
 
 
 def test_a_total_that_needs_no_gradient_is_left_without():
