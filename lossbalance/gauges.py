@@ -186,13 +186,16 @@ class _Probe(torch.autograd.Function):
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
     def forward(ctx: Any, gauge: Tensor, x: Tensor, gauges: Gauges | None) -> Tensor:
+        ctx.set_materialize_grads(False)  # where there is no gradient, none is handed on
         if gauges is None:
             return x.clone()  # the compiler rebuilds a view that leaves its graph from the base, and loses the probe
         ctx.gauge, ctx.gauges = gauge, gauges
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        if grad is None:
+            return None, None, None
         if torch.compiler.is_compiling():
             return squared_norm(grad), grad, None
         if ctx.gauges.counts():

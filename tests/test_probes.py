@@ -579,6 +579,16 @@ def test_a_gradient_penalty_that_bypasses_its_probe_counts_as_absent():
     assert criterion.weights == {"real": 1, "penalty": 1}
 
 
+@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+def test_where_no_gradient_arrives_at_a_probe_none_is_handed_on(scheme):
+    criterion, trunk, critic = WeightedLoss(scheme(["penalty"])), nn.Conv1d(1, 4, 3), nn.Conv1d(4, 1, 3)
+    x = torch.randn(2, 1, 8, requires_grad=True)
+    (slope,) = torch.autograd.grad(critic(criterion.probe("penalty", trunk(x))).sum(), x, create_graph=True)
+    criterion({"penalty": slope.square().mean()}).backward()
+    assert trunk.weight.grad is not None
+    assert trunk.bias.grad is None  # as without the probe: zeros would let weight decay and momentum act on it
+
+
 def test_shared_takes_the_norms_of_this_very_step_with_respect_to_what_is_given():
     torch.manual_seed(0)
     net, criterion = (
