@@ -1,18 +1,18 @@
 r"""What the gradient weighed where a probe was: a row with an entry for each term, and one for the total.
 
-A probe adds to its entry in one of two ways, and both hand the gradient on as it is:
+A probe hands the gradient on as it is and adds the square of its norm to its entry, in one of two ways:
 
-- A *gauge* is a leaf ``[]`` that the probe takes as a second input. What the probe returns as its gradient is the
-  square of a norm, and autograd adds it to the gauge as it does for any parameter; the entry is where. So a loss can be
-  differentiated by a gauge like by anything else, and the compiler sees nothing out of the ordinary.
-- To enter a node that is written in Python costs more than the norm does. Where nobody differentiates by a gauge, the
-  probe is a view, a node of autograd's own, and a hook on it adds to the entry. The hook goes with the graph.
+- A *gauge* is a leaf ``[]`` that the probe takes as a second input. What the probe returns as the gauge's gradient is
+  the square of a norm. So a loss can be differentiated by a gauge as by anything else, ahead of the backward pass; and
+  in a compiled graph autograd adds the square to the gauge's ``grad``, which is the entry.
+- A hook on a view, a node of autograd's own, costs half as much: to enter a node that is written in Python takes longer
+  than the norm does. Nothing can be differentiated by a hook. It dies with the graph.
 
-A hook on the total, which every backward pass to be measured enters first, tells it from a derivative on the way to a
-loss; in a compiled step, the total has a gauge.
+Only the backward pass of a total counts, and no derivative on the way to a loss: a hook on the total, which such a pass
+enters first, tells which one it is. In a compiled graph the total has a gauge instead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._C import _current_graph_task_id, _will_engine_execute_node
 from torch.autograd.graph import get_gradient_edge
 
-from lossbalance.norms import squared_norm
+from lossbalance.norms import squared_norm, squared_norms
 from lossbalance.ranks import world_size
 
 
@@ -54,6 +54,8 @@ class Gauges:
         """Whether a loss of the step was not finite, ``[]``."""
         self._pending = [torch.zeros(count), torch.zeros(count)]  # losses, norms for the next step; 0: not seen
         self._pass = -1  # the last backward pass of a marked total, by number
+        self.differentiates = False
+        """Whether losses are being differentiated by the gauges."""
         self._renew()
 
     @property
@@ -69,12 +71,14 @@ class Gauges:
         self._pending = [row.to(device) for row in self._pending]
         self._renew()
 
-    def probe(self, place: int, x: Tensor) -> Tensor:
-        """Returns ``x``; a backward pass that reaches the gauge at ``place`` adds to its entry."""
-        return _Probe.apply(self.leaves[place], x, None if torch.compiler.is_compiling() else self)
+    def by_gauge(self, place: int, x: Tensor) -> Tensor:
+        """Returns ``x``, with a gauge for the term at ``place``."""
+        # The backward pass of what a checkpoint runs again is another one, inside that of the total.
+        inside = torch.compiler.is_compiling() or (_current_graph_task_id() != -1 and self.counts())
+        return _Probe.apply(self.leaves[place], x, None if inside else self)
 
-    def watch(self, place: int, x: Tensor) -> Tensor:
-        """Returns ``x``, which must require a gradient; the backward pass of a marked total adds to the entry."""
+    def by_hook(self, place: int, x: Tensor) -> Tensor:
+        """Returns ``x``, which must require a gradient, with a hook for the term at ``place``."""
         branch = x[...]
         # What is changed in place gets another node: so that is refused, as it is for the output of a `Function`.
         torch._C._autograd._set_creation_meta(branch, torch._C._autograd.CreationMeta.IN_CUSTOM_FUNCTION)
@@ -85,7 +89,7 @@ class Gauges:
         if not total.requires_grad:
             return total
         if torch.compiler.is_compiling():
-            return self.probe(self.count, total)
+            return self.by_gauge(self.count, total)
         return _hook(total.clone(), self._enter)  # no view, so that users may divide it in place
 
     def counts(self) -> bool:
@@ -95,8 +99,16 @@ class Gauges:
             self._pass = task
         return task == self._pass
 
+    def ahead(self, losses: Sequence[Tensor | None], factors: Sequence[float]) -> Tensor:
+        """Returns the squared norms ``[terms]`` ahead of the backward pass, by :func:`squared_norms`."""
+        self.differentiates = True
+        try:
+            return squared_norms(losses, [[leaf] for leaf in self.leaves[:-1]], factors, read=Tensor.detach)
+        finally:
+            self.differentiates = False
+
     def begin(self) -> None:
-        """Empties the gauges for the step at hand."""
+        """Empties the row for the step at hand."""
         self._row.zero_()
 
     def seal(self, total: Tensor, losses: Tensor, weights: Tensor, broken: Tensor) -> Tensor:
@@ -159,7 +171,7 @@ class Gauges:
         self._connect()
 
     def _connect(self) -> None:
-        """Makes what is measured the gradients of the gauges."""
+        """Lets gauges and hooks lead to the entries of the row."""
         self._squares, self._factor = self._row[:-1], self._row[-1]
         for gauge, entry in zip(self.leaves, self._row.unbind(), strict=True):
             gauge.grad = entry
@@ -181,28 +193,26 @@ class Gauges:
 
 
 class _Probe(torch.autograd.Function):
-    """The identity on the second argument; the first is the gauge, the third knows which passes count."""
+    """The identity on the second argument; the first is the gauge, the third knows which passes count, or all do."""
 
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
     def forward(ctx: Any, gauge: Tensor, x: Tensor, gauges: Gauges | None) -> Tensor:
         ctx.set_materialize_grads(False)  # where there is no gradient, none is handed on
-        if gauges is None:
+        if torch.compiler.is_compiling():
             return x.clone()  # the compiler rebuilds a view that leaves its graph from the base, and loses the probe
         ctx.gauge, ctx.gauges = gauge, gauges
-        return x
+        return x[...]  # as by hook, for a checkpoint that keeps the results of some operations
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         if grad is None:
             return None, None, None
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or ctx.gauges is None or ctx.gauges.differentiates:
             return squared_norm(grad), grad, None
         if ctx.gauges.counts():
             ctx.gauge.grad.add_(squared_norm(grad))
-            return None, grad, None
-        # With `create_graph`, autograd would put a new tensor in the place of the entry.
-        return None if torch.is_grad_enabled() else squared_norm(grad), grad, None
+        return None, grad, None
 
 
 def _hook(x: Tensor, hook: Callable[[tuple[Tensor | None, ...]], None]) -> Tensor:

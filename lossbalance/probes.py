@@ -10,9 +10,9 @@ measures that factor :math:`s`, so that the norm of the unweighted loss can be t
 
 .. math:: n_i = \frac{\|g_i\|}{w_i \, |s|}.
 
-The first steps ask for the norms ahead of their backward pass, so the losses must be differentiable by something that
-stands for the norm: the *gauge* of a term, a second input of its probes. The steps that follow do without, which costs
-less; :mod:`lossbalance.gauges` has both.
+A gradient scheme asks for the norms of its first steps ahead of their backward pass, so the losses must be
+differentiable by something that stands for the norm: the *gauge* of a term, a second input of its probes. The steps
+that follow do without, which costs less; :mod:`lossbalance.gauges` has both.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,6 @@ from torch.utils.hooks import RemovableHandle
 
 from lossbalance.checks import check_word
 from lossbalance.gauges import Gauges
-from lossbalance.norms import squared_norms
 
 
 class Probes(nn.Module):
@@ -33,10 +32,9 @@ class Probes(nn.Module):
 
     Args:
         terms: Names of the losses, in the order of the row.
-        ahead: Whether norms are asked for ahead of a step, as long as those of a term are unknown.
     """
 
-    def __init__(self, terms: Sequence[str], ahead: bool) -> None:
+    def __init__(self, terms: Sequence[str]) -> None:
         super().__init__()
         self.terms = tuple(terms)
         self.gauges = Gauges(len(self.terms))
@@ -44,7 +42,6 @@ class Probes(nn.Module):
         self.probed: set[str] = set()  # terms that have met a probe
         self.known: set[str] = set()  # terms whose norm has been measured
         self._places = {term: i for i, term in enumerate(self.terms)}
-        self._ahead = ahead
         self._half = False  # whether a probe has met an activation of fp16
 
     @property
@@ -52,31 +49,37 @@ class Probes(nn.Module):
         """Where the gauges are, and the losses must be."""
         return self.gauges.device
 
-    def probe(self, term: str, x: Tensor) -> Tensor:
-        """Returns ``x``; the backward pass adds the square of its gradient's norm to the gauge of ``term``."""
+    def probe(self, term: str, x: Tensor, ahead: bool) -> Tensor:
+        """Returns ``x``; the backward pass of the total adds the square of its gradient's norm to what ``term`` has.
+
+        Args:
+            term: The name of the term.
+            x: The activation.
+            ahead: Whether :meth:`measure` will be asked for norms that are not known.
+        """
         if term not in self._places:
             check_word("term", term, self.terms)
         if not x.is_floating_point():
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not (self.training and torch.is_grad_enabled()):
             return x
-        if x.device != self.gauges.device:
+        if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
         if x.dtype == torch.float16:
             self._half = True
         place = self._places[term]
-        if (self._ahead and len(self.known) < len(self.terms)) or not _can_be_watched(x):
-            return self.gauges.probe(place, x)
-        return self.gauges.watch(place, x)
+        if (ahead and len(self.known) < len(self.terms)) or not _can_be_hooked(x):
+            return self.gauges.by_gauge(place, x)
+        return self.gauges.by_hook(place, x)
 
-    def probe_inputs(self, modules: Mapping[str, nn.Module]) -> "ProbeHandle":
-        """Probes the activations that enter each module, until the handle's ``remove()``."""
+    def probe_inputs(self, modules: Mapping[str, nn.Module], probe: Callable[[str, Tensor], Tensor]) -> "ProbeHandle":
+        """Lets ``probe`` have the activations that enter each module, until the handle's ``remove()``."""
         for term in modules:
             check_word("modules", term, self.terms)
         self.placed.update(modules)
         return ProbeHandle(
-            module.register_forward_pre_hook(partial(_probe_arguments, self, term), with_kwargs=True)
+            module.register_forward_pre_hook(partial(_probe_arguments, probe, term), with_kwargs=True)
             for term, module in modules.items()
         )
 
@@ -84,8 +87,7 @@ class Probes(nn.Module):
         """Returns the norms ``[terms]`` at the probes by one partial backward pass per loss."""
         _trace_autograd(True)
         factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
-        leaves = [[leaf] for leaf in self.gauges.leaves[:-1]]
-        squares = squared_norms(losses, leaves, factors, read=Tensor.detach)
+        squares = self.gauges.ahead(losses, factors)
         _trace_autograd(False)
         return squares.sqrt()
 
@@ -143,20 +145,25 @@ def to_device(flags: list[bool], device: torch.device) -> Tensor:
     return torch.tensor(flags).to(device, non_blocking=True)
 
 
-def _can_be_watched(x: Tensor) -> bool:
-    """Whether a node of autograd's own can stand for the probe, as a part of the total's graph."""
-    if torch.compiler.is_compiling() or type(x) is not Tensor or not x.requires_grad or x.layout != torch.strided:
+def _can_be_hooked(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return torch._C._current_graph_task_id() == -1  # what a checkpoint runs again has a backward pass of its own
+    if type(x) is not Tensor or not x.requires_grad:
+        return False
+    return torch._C._current_graph_task_id() == -1  # what a checkpoint runs again may have a backward pass of its own
 
 
 def _probe_arguments(
-    probes: Probes, term: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    probe: Callable[[str, Tensor], Tensor],
+    term: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def probe(value: Any) -> Any:
-        return probes.probe(term, value) if isinstance(value, Tensor) and value.is_floating_point() else value
+    def each(value: Any) -> Any:
+        return probe(term, value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    return tuple(map(probe, args)), {name: probe(value) for name, value in kwargs.items()}
+    return tuple(map(each, args)), {name: each(value) for name, value in kwargs.items()}
 
 
 @torch.compiler.assume_constant_result

@@ -111,7 +111,7 @@ class WeightedLoss(nn.Module):
         self.weighting = weighting
         self.penalties = nn.ModuleDict(penalties or {})
         self.weight_sum = weight_sum
-        self.probes = Probes(weighting.terms, ahead=weighting.uses_gradients)
+        self.probes = Probes(weighting.terms)
         self._last: Step | None = None
 
     def forward(
@@ -166,8 +166,9 @@ class WeightedLoss(nn.Module):
             aux = aux_head(criterion.probe("aux", h))
             main = main_head(criterion.probe("main", h))
 
-        It is the identity, costs one norm in the backward pass, and does nothing in ``eval()``. Several probes of one
-        term add up in squares.
+        It is the identity, costs one norm in the backward pass of the total, the one in which it measures, and does
+        nothing in ``eval()``. Several probes of one term add up in squares. What it returns must not be changed in
+        place, as ``nn.ReLU(inplace=True)`` would do at the start of a branch.
 
         Args:
             term: The name of the term.
@@ -180,7 +181,7 @@ class WeightedLoss(nn.Module):
             TypeError: If ``x`` is not in floating point.
             ValueError: If the term is unknown or ``x`` on another device than the criterion.
         """
-        return self.probes.probe(term, x)
+        return self.probes.probe(term, x, ahead=self.weighting.uses_gradients)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> ProbeHandle:
         """Places a probe before each module, for models that are not to be edited.
@@ -194,7 +195,7 @@ class WeightedLoss(nn.Module):
         Raises:
             ValueError: If a term is unknown.
         """
-        return self.probes.probe_inputs(modules)
+        return self.probes.probe_inputs(modules, self.probe)
 
     def parameter_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Returns what the optimizer must hold of a scheme that learns its weights; nothing for the others.
