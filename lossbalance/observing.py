@@ -59,12 +59,16 @@ def observe_gradients(
     """
     given = [term for term, loss in zip(weighting.terms, losses, strict=True) if loss is not None]
     if shared is not None:
+        _check_static_graph(weighting, losses)
         norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
         (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
         weighting.observe(_observation(now, broken))
         return Watch(False, broken, now[1])
     _check_probed(weighting, probes, given)
-    ahead = None if probes.known.issuperset(given) else probes.measure(losses)
+    ahead = None
+    if not probes.known.issuperset(given):
+        _check_static_graph(weighting, losses)
+        ahead = probes.measure(losses)
     parts = [probes.gauges.measured()]
     if ahead is not None:
         parts.append(Part(row, ahead, present))
@@ -129,6 +133,28 @@ def _check_probed(weighting: Weighting, probes: Probes, given: list[str]) -> Non
             f'activation where the branch of a term begins, `h = criterion.probe("{unprobed[0]}", h)`, '
             f"or call `criterion.probe_inputs`; or give `shared=`, the tensors or parameters that the terms share."
         )
+
+
+def _check_static_graph(weighting: Weighting, losses: Sequence[Tensor | None]) -> None:
+    """Refuses what DistributedDataParallel would take for the first step's backward pass: gradients would go astray."""
+    if torch.compiler.is_compiling() or world_size() == 1:
+        return
+    nodes = [loss.grad_fn for loss in losses if loss is not None]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        wrapped = node.ddp_weakref() if hasattr(node, "ddp_weakref") else None  # where the graph leaves its module
+        if wrapped is None:
+            nodes.extend(before for before, _ in node.next_functions)
+        elif wrapped.static_graph and not wrapped._static_graph_delay_allreduce_enqueued:
+            raise ValueError(
+                f"{type(weighting).__name__} differentiates the losses of the first step ahead of its backward pass, "
+                "which `DistributedDataParallel(static_graph=True)` would take for that pass: call the criterion "
+                "inside the wrapped module, or leave `static_graph` False."
+            )
 
 
 def _check_shared(shared: Tensor | Iterable[Tensor]) -> list[Tensor]:

@@ -93,6 +93,7 @@ def check_all(rank: int) -> None:
     check_halves_follow_the_whole(rank, lambda: Alpha(TERMS, alpha=0.25))
     check_norms_are_those_of_the_whole_batch(rank)
     check_one_collective_a_step(rank)
+    check_a_static_graph_has_the_criterion_inside(rank)
 
 
 def check_ranks_agree(rank: int, scheme: Callable[[], Weighting]) -> None:
@@ -143,6 +144,22 @@ def check_norms_are_those_of_the_whole_batch(rank: int) -> None:
     ours = [shown.norms for shown in half.module.criterion.weighting.shown if shown.seen.all()]
     expected = [shown.norms for shown in whole.criterion.weighting.shown if shown.seen.all()]
     torch.testing.assert_close(torch.stack(ours), torch.stack(expected))
+
+
+def check_a_static_graph_has_the_criterion_inside(rank: int) -> None:
+    inputs = [(batch(step)[4 * rank : 4 * rank + 4],) for step in range(4)]
+    static = DistributedDataParallel(make(lambda: GradBalance(TERMS)), static_graph=True)
+    assert train(static, inputs) == train(DistributedDataParallel(make(lambda: GradBalance(TERMS))), inputs)
+    gradients = everybody([parameter.grad for parameter in static.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+    criterion, net = WeightedLoss(GradBalance(TERMS)), nn.Linear(3, 2)
+    handle = criterion.probe_inputs(dict.fromkeys(TERMS, net))
+    outside = DistributedDataParallel(net, static_graph=True)
+    aux, main = outside(*inputs[0]).mean(dim=0)
+    with pytest.raises(ValueError, match=r"`DistributedDataParallel\(static_graph=True\)`.* inside the wrapped module"):
+        criterion({"aux": aux, "main": main})
+    handle.remove()
 
 
 class alone:  # noqa: N801 - used like a function
