@@ -5,8 +5,8 @@ A probe hands the gradient on as it is and adds the square of its norm to its en
 - A *gauge* is a leaf ``[]`` that the probe takes as a second input. What the probe returns as the gauge's gradient is
   the square of a norm. So a loss can be differentiated by a gauge as by anything else, ahead of the backward pass; and
   in a compiled graph autograd adds the square to the gauge's ``grad``, which is the entry.
-- A hook on a view, a node of autograd's own, costs half as much: to enter a node that is written in Python takes longer
-  than the norm does. Nothing can be differentiated by a hook. It dies with the graph.
+- A hook on a view, a node of autograd's own, costs less: to enter a node that is written in Python takes longer than
+  the norm does. Nothing can be differentiated by a hook. It dies with the graph.
 
 Only the backward pass of a total counts, and no derivative on the way to a loss: a hook on the total, which such a pass
 enters first, tells which one it is. In a compiled graph the total has a gauge instead.

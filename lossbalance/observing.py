@@ -59,7 +59,9 @@ def observe_gradients(
     """
     given = [term for term, loss in zip(weighting.terms, losses, strict=True) if loss is not None]
     if shared is not None:
-        _check_static_graph(weighting, losses)
+        if not probes.begun:  # and not at every step, for it walks the graph
+            _check_static_graph(weighting, losses)
+            probes.begun = True
         norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
         (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
         weighting.observe(_observation(now, broken))

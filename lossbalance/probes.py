@@ -41,6 +41,7 @@ class Probes(nn.Module):
         self.placed: set[str] = set()  # terms that a probe was placed for, if they met it or not
         self.probed: set[str] = set()  # terms that have met a probe
         self.known: set[str] = set()  # terms whose norm has been measured
+        self.begun = False  # whether norms have been taken by `shared`
         self._places = {term: i for i, term in enumerate(self.terms)}
         self._half = False  # whether a probe has met an activation of fp16
 

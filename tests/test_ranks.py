@@ -157,8 +157,10 @@ def check_a_static_graph_has_the_criterion_inside(rank: int) -> None:
     handle = criterion.probe_inputs(dict.fromkeys(TERMS, net))
     outside = DistributedDataParallel(net, static_graph=True)
     aux, main = outside(*inputs[0]).mean(dim=0)
-    with pytest.raises(ValueError, match=r"`DistributedDataParallel\(static_graph=True\)`.* inside the wrapped module"):
-        criterion({"aux": aux, "main": main})
+    for shared in (None, net.weight):
+        message = r"`DistributedDataParallel\(static_graph=True\)`.* inside the wrapped module"
+        with pytest.raises(ValueError, match=message):
+            criterion({"aux": aux, "main": main}, shared=shared)
     handle.remove()
 
 
