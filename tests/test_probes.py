@@ -6,6 +6,7 @@ import math
 import pickle
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -206,6 +207,83 @@ def test_an_activation_changed_in_place_between_two_probes_is_another_one():
     torch.testing.assert_close(x.grad, torch.tensor([6.0]))
 
 
+def without_gradients(criterion: WeightedLoss, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        assert criterion.probe("aux", x) is x
+    return x
+
+
+def in_evaluation(criterion: WeightedLoss, x: Tensor) -> Tensor:
+    criterion.eval()
+    assert criterion.probe("main", x) is x
+    criterion.train()
+    return x
+
+
+def with_other_data(criterion: WeightedLoss, x: Tensor) -> Tensor:
+    x.data = torch.full_like(x, 5.0)
+    return x
+
+
+either_kind = pytest.mark.parametrize("scheme", [Equal, GradBalance])
+
+
+@either_kind
+@pytest.mark.parametrize("meanwhile", [without_gradients, in_evaluation, with_other_data])
+def test_a_branch_is_of_the_activation_as_it_is_and_of_nothing_that_happened_meanwhile(scheme, meanwhile):
+    criterion, x = WeightedLoss(scheme(["aux", "main"])), torch.ones(2, requires_grad=True)
+    h = x * 2
+    criterion.probe("aux", h)
+    main = criterion.probe("main", meanwhile(criterion, h))
+    assert torch.equal(main, h)
+    torch.testing.assert_close(torch.autograd.grad(main.sum(), x)[0], torch.full((2,), 2.0))
+
+
+@either_kind
+def test_an_activation_that_comes_to_need_a_gradient_between_two_probes_gets_it(scheme):
+    criterion, x = WeightedLoss(scheme(["aux", "main"])), torch.ones(2)
+    criterion.probe("aux", x)
+    x.requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(criterion.probe("main", x).sum(), x)[0], torch.ones(2))
+
+
+@either_kind
+def test_an_activation_cut_off_between_two_probes_stays_cut_off(scheme):
+    criterion, x = WeightedLoss(scheme(["aux", "main"])), torch.ones(2, requires_grad=True)
+    h = x * 2
+    criterion.probe("aux", h)
+    cut = criterion.probe("main", h.detach_()).sum()
+    if cut.requires_grad:  # by the gauge
+        cut.backward()
+    assert x.grad is None
+
+
+@either_kind
+def test_a_criterion_that_moves_refuses_what_did_not(scheme):
+    criterion, x = WeightedLoss(scheme(["aux", "main"])), torch.ones(2, requires_grad=True)
+    branch = criterion.probe("aux", x)
+    criterion.to("meta")
+    with pytest.raises(ValueError, match="`x` is on cpu, the criterion on meta"):
+        criterion.probe("main", x)
+    assert branch.requires_grad
+
+
+@either_kind
+def test_threads_probe_activations_of_their_own(scheme):
+    terms = list("abcd")
+    criterion = WeightedLoss(scheme(terms))
+
+    def probe(number: int) -> bool:
+        for _ in range(300):
+            x = torch.full((3,), float(number), requires_grad=True)
+            if not all(torch.equal(criterion.probe(term, x), x) for term in terms):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(probe, range(4)))
+
+
 def test_an_activation_without_a_version_is_probed_all_the_same():
     criterion = recording()
     with torch.inference_mode():
@@ -213,7 +291,7 @@ def test_an_activation_without_a_version_is_probed_all_the_same():
     assert torch.equal(criterion.probe("aux", x), x)
 
 
-@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+@either_kind
 def test_a_step_that_fails_between_two_probes_keeps_nothing_alive(scheme):
     criterion, head = WeightedLoss(scheme(["aux", "main"])), nn.Linear(3, 1)
     h = CountBackward.apply(torch.ones(1, 3, requires_grad=True))
@@ -252,7 +330,7 @@ def test_a_criterion_that_was_pickled_measures_in_a_compiled_step():
     torch.testing.assert_close(pickled.weights, plain.weights)
 
 
-@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+@either_kind
 def test_an_activation_must_not_be_changed_in_place_behind_its_probe(scheme):
     criterion, x = WeightedLoss(scheme(["aux", "main"])), torch.ones(2, requires_grad=True)
     with pytest.raises(RuntimeError, match="modified inplace"):
@@ -344,7 +422,7 @@ def test_a_total_is_measured_however_it_is_differentiated(weights, differentiate
     torch.testing.assert_close(reveal(criterion), torch.tensor([5.0, 5.0]))
 
 
-@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+@either_kind
 @pytest.mark.parametrize("frozen", [False, True])
 def test_what_does_not_come_from_the_total_is_not_measured(scheme, frozen):
     criterion, weight = WeightedLoss(scheme(["aux", "main"])), torch.ones(1, requires_grad=True)
@@ -540,7 +618,7 @@ def test_small_gradients_of_fp16_activations_are_measured_ahead_all_the_same():
     torch.testing.assert_close(criterion.weighting.shown[-1].norms, torch.tensor([2e-8, 2.0]), rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+@either_kind
 def test_a_derivative_on_the_way_to_a_loss_is_not_measured(scheme):
     criterion = WeightedLoss(scheme(["residual", "boundary"]))
     net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -568,7 +646,7 @@ def test_a_gradient_penalty_that_bypasses_its_probe_counts_as_absent():
     assert criterion.weights == {"real": 1, "penalty": 1}
 
 
-@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+@either_kind
 def test_where_no_gradient_arrives_at_a_probe_none_is_handed_on(scheme):
     criterion, trunk, critic = WeightedLoss(scheme(["penalty"])), nn.Conv1d(1, 4, 3), nn.Conv1d(4, 1, 3)
     x = torch.randn(2, 1, 8, requires_grad=True)
@@ -665,11 +743,13 @@ def test_a_step_lets_go_of_every_activation():
     seen = []
 
     def step() -> None:
-        losses, points = losses_and_branch_points(net, net.example(), criterion.probe, nested=True)
+        x = CountBackward.apply(net.example().requires_grad_())  # whose node, of all, can be referred to
+        losses, points = losses_and_branch_points(net, x, criterion.probe, nested=True)
         seen.extend(weakref.ref(point) for point in points.values())
+        seen.append(weakref.ref(x.grad_fn))
         criterion(losses).backward()
 
     step()
     step()
     gc.collect()
-    assert [ref() for ref in seen] == [None] * 4
+    assert [ref() for ref in seen] == [None] * 6
