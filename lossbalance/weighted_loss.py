@@ -2,73 +2,21 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance.checks import check_names, check_number
-from lossbalance.observing import Watch, average_over_ranks, observe_gradients, observe_losses
+from lossbalance._utils.checks import check_names, check_number
+from lossbalance.breakdown import Breakdown, Step, tabulate
+from lossbalance.gradients.observing import Watch, average_over_ranks, observe_gradients, observe_losses
+from lossbalance.gradients.probes import ProbeHandle, Probes, to_device
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
-from lossbalance.probes import ProbeHandle, Probes, to_device
 from lossbalance.weighting.base import Weighting
-
-
-@dataclass(frozen=True)
-class Breakdown:
-    """What made up the total of one step: detached 0-d tensors, by name."""
-
-    total: Tensor
-    losses: dict[str, Tensor]
-    """The plain losses; nan for a term that the step did not have."""
-    weights: dict[str, Tensor]
-    """d total / d loss; 0 for a term that the step did not have."""
-    contributions: dict[str, Tensor]
-    """Weight times loss."""
-    gradient_shares: dict[str, Tensor]
-    """Each term's part of the sum of the norms of the weighted gradients, at the probes or, under a gradient scheme, by
-    ``shared``; nan before the backward pass and for a term without probe, empty if nothing is measured."""
-    measure_penalties: Callable[[], dict[str, Tensor]]
-
-    @cached_property
-    def penalties(self) -> dict[str, Tensor]:
-        """The values; those of penalties that are not in the total are computed when somebody looks."""
-        return self.measure_penalties()
-
-
-class Step(NamedTuple):
-    """What made up the total of one step, as it was computed, detached: :func:`tabulate` makes sense of it."""
-
-    total: Tensor
-    losses: Tensor
-    """``[terms]``; anything for a term that the step did not have."""
-    weights: Tensor
-    present: Tensor
-    penalties: dict[str, Tensor]
-    """Those that are in the total."""
-    squares: Tensor | None = None
-    """The squared norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan for
-    a term without probe, None if nothing is measured."""
-
-
-def tabulate(steps: Sequence[Step]) -> Tensor:
-    """Returns losses, weights, contributions and gradient shares as in :class:`Breakdown`, ``[steps, 4, terms]``."""
-    losses, weights, present = (
-        torch.stack(column)
-        for column in zip(*((step.losses, step.weights, step.present) for step in steps), strict=True)
-    )
-    unmeasured = torch.full_like(losses[0], torch.nan)
-    norms = torch.stack(
-        [unmeasured if step.squares is None else step.squares.to(losses.dtype) for step in steps]
-    ).sqrt()
-    shares = norms / norms.nansum(dim=1, keepdim=True)
-    return torch.stack([losses.where(present, torch.nan), weights, weights * losses, shares], dim=1)
 
 
 class WeightedLoss(nn.Module):
@@ -294,7 +242,7 @@ class WeightedLoss(nn.Module):
             if module is None:
                 raise ValueError(f"`module` must be given for the penalty {name!r}, got None.")
             if self.training and total.requires_grad:
-                penalty.compare(total, module)
+                penalty.update_share(total, module)
             values[name] = penalty(module)
         return values
 
@@ -302,7 +250,7 @@ class WeightedLoss(nn.Module):
         if torch.compiler.is_compiling():
             return
         if module is not None:
-            penalty.watch(module)
+            penalty.remember_module(module)
         if self.training and self._last is not None and not penalty.is_applied:
             warnings.warn(
                 f"nobody applies the penalty {name!r}, which is in mode {penalty.mode!r}: call "

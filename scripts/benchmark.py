@@ -8,7 +8,10 @@ python scripts/benchmark.py uncertainty        # not what it costs but what it g
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are beside the package, not in it
 
 
 def main() -> None:
@@ -33,23 +36,23 @@ def main() -> None:
     arguments = parser.parse_args()
     match arguments.kind:
         case "uncertainty":
-            from lossbalance.benchmarks.uncertainty import benchmark_uncertainty
+            from benchmarks.uncertainty import benchmark_uncertainty
 
             benchmark_uncertainty(range(arguments.seeds), arguments.steps, arguments.lr, arguments.bikes)
             return
         case "penalties":
-            from lossbalance.benchmarks.penalties import benchmark_penalties
+            from benchmarks.penalties import benchmark_penalties
 
             benchmark_penalties(rounds=arguments.rounds, device=arguments.device)
             return
         case "loop":
-            from lossbalance.benchmarks.loop import benchmark_loop
+            from benchmarks.loop import benchmark_loop
 
             benchmark_loop(Path(__file__).parents[1] / "conf", arguments.epochs, arguments.rounds)
             return
         case None:
             arguments = parser.parse_args(["steps"])
-    from lossbalance.benchmarks.steps import benchmark_steps
+    from benchmarks.steps import benchmark_steps
 
     benchmark_steps(arguments.terms, arguments.rounds, arguments.device)
 

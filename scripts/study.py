@@ -8,8 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from lossbalance.studies.report import report_width_transfer
-from lossbalance.studies.width_transfer import Settings
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the studies are beside the package, not in it
+
+from studies.report import report_width_transfer
+from studies.width_transfer import Settings
 
 
 def main() -> str | None:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lossbalance.callbacks.lookup import find_criterion
-from lossbalance.checks import check_number, check_word
+from lossbalance._utils.checks import check_number, check_word
+from lossbalance.callbacks.find_criterion import find_criterion
 from lossbalance.weighting import Alpha
 
 _SHAPES: dict[str, Callable[[float], float]] = {  # f

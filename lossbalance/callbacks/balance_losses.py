@@ -12,9 +12,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance.checks import check_number, check_word, did_you_mean
+from lossbalance._utils.checks import check_number, check_word, did_you_mean
+from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.penalties.attachment import Attachment
-from lossbalance.ranks import sum_over_ranks, world_size
 from lossbalance.weighted_loss import WeightedLoss
 
 

@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from lossbalance.callbacks.lookup import find_balancer, find_criterion
-from lossbalance.callbacks.troubles import Epochs, troubles_of_parameters, troubles_of_terms
-from lossbalance.checks import check_names
-from lossbalance.metrics import RunningMeans
+from lossbalance._utils.checks import check_names
+from lossbalance._utils.distributed import world_size
+from lossbalance.breakdown import Step, tabulate
+from lossbalance.callbacks.diagnostics import Epochs, diagnose_parameters, diagnose_terms
+from lossbalance.callbacks.find_criterion import find_balancer, find_criterion
+from lossbalance.callbacks.plots import draw_history
+from lossbalance.callbacks.running_means import RunningMeans
 from lossbalance.penalties import Penalty
-from lossbalance.pictures import draw_history
-from lossbalance.ranks import world_size
-from lossbalance.weighted_loss import Step, WeightedLoss, tabulate
+from lossbalance.weighted_loss import WeightedLoss
 
 QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
 _AT_ONCE = 50  # steps that are counted together
@@ -78,7 +79,7 @@ class LossMonitor(Callback):
         self.last_epoch = self._resumed.get("last_epoch", {})
         self.history, self._course = self._resumed.get("history", []), self._resumed.get("course", [])
         if find_balancer(trainer) is None:
-            self._warn(troubles_of_parameters(self._criterion, trainer.optimizers))
+            self._warn(diagnose_parameters(self._criterion, trainer.optimizers))
         for span in ("epoch", "log"):
             self._restart(span, pl_module)
             if span in self._resumed:
@@ -130,7 +131,7 @@ class LossMonitor(Callback):
         balancer = find_balancer(trainer)
         probes = self._criterion.probes
         probed = {*probes.placed, *probes.probed, *(balancer.probes if balancer else ())}
-        self._warn(troubles_of_terms(Epochs(self._criterion.terms, probed, self.history)))
+        self._warn(diagnose_terms(Epochs(self._criterion.terms, probed, self.history)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the pictures."""

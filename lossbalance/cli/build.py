@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import RichProgressBar
 
-from lossbalance.checks import check_number
+from lossbalance._utils.checks import check_number
 from lossbalance.penalties import Penalty
 from lossbalance.tasks import MultiLossModule
 from lossbalance.weighted_loss import WeightedLoss

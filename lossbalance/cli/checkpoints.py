@@ -7,7 +7,7 @@ from pathlib import Path
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from lossbalance.checks import check_word
+from lossbalance._utils.checks import check_word
 
 
 class BestAndLast(ModelCheckpoint):

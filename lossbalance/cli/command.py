@@ -13,9 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lossbalance.checks import did_you_mean
+from lossbalance._utils.checks import did_you_mean
+from lossbalance.cli.launch import run_to_the_end
 from lossbalance.cli.schema import register
-from lossbalance.sweeps.launch import run_to_the_end
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 _EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set where errors are to be told in one message

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lossbalance.cli.command import explain, explained
-from lossbalance.sweeps.apart import call_apart
+from lossbalance.cli.isolate import run_isolated
 
 SUMMARY = "summary.json"
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # what launchers tell each process
@@ -36,10 +36,10 @@ def run(config: DictConfig) -> float:
     folder.mkdir(parents=True, exist_ok=True)
     if _is_first_process():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    return _train_apart(config, folder) if _can_be_apart(config) else _train(config, folder)
+    return _train_isolated(config, folder) if _can_be_isolated(config) else _train(config, folder)
 
 
-def _can_be_apart(config: DictConfig) -> bool:
+def _can_be_isolated(config: DictConfig) -> bool:
     """Whether this is one of several runs, in one process, on a system where a fork is safe."""
     return HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.devices == 1 and sys.platform == "linux"
 
@@ -50,11 +50,11 @@ def _train(config: DictConfig, folder: Path) -> float:
     return record["objective"]["value"]
 
 
-def _train_apart(config: DictConfig, folder: Path) -> float:
+def _train_isolated(config: DictConfig, folder: Path) -> float:
     """Trains in a copy of this process, so that what kills a run kills neither its sweep nor the runs after it."""
     _import_training()  # once, for all copies
     try:
-        return call_apart(_train_and_explain, config, folder)
+        return run_isolated(_train_and_explain, config, folder)
     except BrokenExecutor:
         with _recorded(config, folder):
             raise RuntimeError("the process was killed: was there memory enough?") from None

@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from lossbalance._utils.checks import check_integer
 from lossbalance.callbacks import LossMonitor
-from lossbalance.checks import check_integer
 from lossbalance.cli.build import build_callbacks, build_module, build_trainer
 from lossbalance.cli.table import show
 
@@ -33,7 +33,7 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     Raises:
         KeyboardInterrupt: If training was interrupted.
     """
-    be_quiet()
+    filter_warnings()
     _check_usage(config)
     if config.threads is not None:
         torch.set_num_threads(check_integer("threads", config.threads, 1))
@@ -71,7 +71,7 @@ def _check_usage(config: DictConfig) -> None:
         raise ValueError(f"`ckpt_path` must be a checkpoint, got {config.ckpt_path!r}, which is not a file.")
 
 
-def be_quiet() -> None:
+def filter_warnings() -> None:
     """Silences what Lightning says of every run; warnings that tell something stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for told in (

@@ -1,16 +1,37 @@
 """How the optimizer's step applies a penalty, in the modes ``"gradient"`` and ``"decoupled"``."""
 
 from collections.abc import Iterable
-from typing import Any
-from weakref import ref
+from typing import Any, Protocol
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance.penalties.base import Penalty, widen
+from lossbalance.penalties.dtensor import local, norm, upcast
 from lossbalance.penalties.selection import Factors, Group
-from lossbalance.penalties.shards import local, norm
+from lossbalance.penalties.share import GradientShare
+
+
+class Attachable(Protocol):
+    """What an attachment needs of a penalty."""
+
+    mode: Any
+    clipped: bool
+    share: GradientShare | None
+    optimizers: list[ReferenceType[Optimizer]]
+
+    def groups(self, module: nn.Module) -> list[Group]:
+        """Returns the parameters that count, in groups of equal factors."""
+
+    def slopes(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
+        """Returns this rank's part of the gradient by each weight of the groups."""
+
+    def scaled(self, factors: Factors) -> Factors:
+        """Returns the factors times the strength that a share amounts to."""
+
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
+        """Adds the gradients to ``into``, in place."""
 
 
 class Attachment:
@@ -36,7 +57,7 @@ class Attachment:
             pattern matches no parameter.
     """
 
-    def __init__(self, penalties: Iterable[Penalty], optimizer: Optimizer, module: nn.Module) -> None:
+    def __init__(self, penalties: Iterable[Attachable], optimizer: Optimizer, module: nn.Module) -> None:
         self.penalties = [penalty for penalty in penalties if penalty.mode != "loss"]
         self.optimizer = optimizer
         self.module = module
@@ -57,7 +78,7 @@ class Attachment:
         self._clipped_added = True
 
     def remove(self) -> None:
-        """Lets the optimizer step without the penalties; once is enough, twice does no harm."""
+        """Lets the optimizer step without the penalties; may be called more than once."""
         if self._hook is not None:
             self._hook.remove()
         for penalty in self.penalties:
@@ -93,7 +114,7 @@ class Attachment:
         ]
         for penalty, groups in adding:  # all of them before any gradient is added
             if penalty.share is not None:
-                data = {weight: widen([_gradient(weight)])[0] for group in groups for weight in group.weights}
+                data = {weight: upcast([_gradient(weight)])[0] for group in groups for weight in group.weights}
                 penalty.share.observe(norm(data) if scale is None else norm(data) / scale, norm(penalty.slopes(groups)))
         for penalty, groups in adding:
             for factors, weights in groups:
@@ -109,7 +130,7 @@ class Attachment:
                     parts = [local(weight) for weight in weights if weight.grad is not None]
                     penalty.add_gradients(parts, parts, _times(factors, -lr))
 
-    def _held(self, penalty: Penalty, param_groups: list[dict[str, Any]]) -> list[Group]:
+    def _held(self, penalty: Attachable, param_groups: list[dict[str, Any]]) -> list[Group]:
         """Returns what the penalty counts of the optimizer's parameters; nothing if there was no backward pass."""
         held = {id(parameter) for settings in param_groups for parameter in settings["params"]}
         groups = [
@@ -119,7 +140,7 @@ class Attachment:
         stepping = any(weight.grad is not None for _, weights in groups for weight in weights)
         return [group for group in groups if group.weights] if stepping else []
 
-    def _check(self, penalty: Penalty) -> None:
+    def _check(self, penalty: Attachable) -> None:
         if any(known() is self.optimizer for known in penalty.optimizers):
             raise ValueError("`optimizer` applies the penalty already: attach it once, or `remove()` the attachment.")
         held = {id(parameter) for settings in self.optimizer.param_groups for parameter in settings["params"]}

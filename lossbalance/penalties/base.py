@@ -4,14 +4,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance.checks import check_number, did_you_mean
+from lossbalance._utils.checks import check_number, did_you_mean
+from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance.penalties.attachment import Attachment
+from lossbalance.penalties.dtensor import norm, sum_over_parts, to_dtensor, upcast
 from lossbalance.penalties.normalization import check_normalization
 from lossbalance.penalties.selection import (
     Factors,
@@ -23,12 +26,7 @@ from lossbalance.penalties.selection import (
     check_patterns,
     check_strength,
 )
-from lossbalance.penalties.shards import local, norm, spread, sum_over_parts
 from lossbalance.penalties.share import GradientShare
-from lossbalance.ranks import sum_over_ranks, world_size
-
-if TYPE_CHECKING:
-    from lossbalance.penalties.attachment import Attachment
 
 Mode = Literal["loss", "gradient", "decoupled"]
 Shape = list[tuple[Factors, int]]  # of each group: its factors, and how many tensors it has
@@ -127,7 +125,7 @@ class Penalty(nn.Module, ABC):
 
     def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
         """Adds :meth:`gradients` to ``into``, in place; to be overridden where that can be done in one pass."""
-        torch._foreach_add_(into, self.gradients(widen(weights), factors))
+        torch._foreach_add_(into, self.gradients(upcast(weights), factors))
 
     def forward(self, module: nn.Module) -> Tensor:
         """Returns the penalty on the parameters of ``module``, ``[]``, differentiable, in fp32 or wider."""
@@ -139,7 +137,7 @@ class Penalty(nn.Module, ABC):
         value = _Value.forward if torch.compiler.is_compiling() else _Value.apply  # the compiler fuses by itself
         return value(self, shape, *weights)
 
-    def attach(self, optimizer: Optimizer, module: nn.Module) -> "Attachment":
+    def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
         """Lets each step of the optimizer apply the penalty to ``module``; for the modes other than ``"loss"``.
 
         ::
@@ -147,11 +145,9 @@ class Penalty(nn.Module, ABC):
             optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
             L2(1e-4, mode="gradient").attach(optimizer, net)
         """
-        from lossbalance.penalties.attachment import Attachment
-
         return Attachment([self], optimizer, module)
 
-    def compare(self, total: Tensor, module: nn.Module) -> None:
+    def update_share(self, total: Tensor, module: nn.Module) -> None:
         """Moves the strength that ``share`` amounts to, if it is in use, by the gradient of the total at hand."""
         if self.share is None:
             return
@@ -159,7 +155,7 @@ class Penalty(nn.Module, ABC):
         weights = [weight for group in groups for weight in group.weights]
         gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)
         found = zip(weights, gradients, strict=True)
-        data = norm({weight: widen([gradient])[0] for weight, gradient in found if gradient is not None})
+        data = norm({weight: upcast([gradient])[0] for weight, gradient in found if gradient is not None})
         with torch.no_grad():
             self.share.observe(sum_over_ranks(data) / world_size(), norm(self.slopes(groups)))
 
@@ -183,7 +179,7 @@ class Penalty(nn.Module, ABC):
         """The module that the penalty was last used on, if it is still there."""
         return None if self._module is None else self._module()
 
-    def watch(self, module: nn.Module) -> None:
+    def remember_module(self, module: nn.Module) -> None:
         """Remembers the module for :meth:`value`, without keeping it alive."""
         self._module = ref(module)
 
@@ -197,7 +193,7 @@ class Penalty(nn.Module, ABC):
         """
         if torch.compiler.is_compiling():  # the compiler looks them up once, and guards what it has seen
             return self.rule.groups(module)
-        self.watch(module)
+        self.remember_module(module)
         parameters = list(module.parameters())
         if self._selection is None or not self._selection.fits(parameters):
             self._selection = Selection(self.rule, module)
@@ -208,7 +204,7 @@ class Penalty(nn.Module, ABC):
         return {
             weight: gradient
             for factors, weights in groups
-            for weight, gradient in zip(weights, self.gradients(widen(weights), factors), strict=True)
+            for weight, gradient in zip(weights, self.gradients(upcast(weights), factors), strict=True)
         }
 
     def scaled(self, factors: Factors) -> Factors:
@@ -231,7 +227,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def forward(penalty: Penalty, shape: Shape, *weights: Tensor) -> Tensor:
         values = [
-            sum_over_parts(penalty.measure(widen(group), factors), group[0])
+            sum_over_parts(penalty.measure(upcast(group), factors), group[0])
             for factors, group in _split(shape, weights)
         ]
         return sum(values[1:], start=values[0])
@@ -245,19 +241,14 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients: list[Tensor] = []
         for factors, weights in _split(ctx.shape, ctx.saved_tensors):
-            found = ctx.penalty.gradients(widen(weights), [factor * grad for factor in factors])
-            gradients += [spread(part.to(like.dtype), like) for part, like in zip(found, weights, strict=True)]
+            found = ctx.penalty.gradients(upcast(weights), [factor * grad for factor in factors])
+            gradients += [to_dtensor(part.to(like.dtype), like) for part, like in zip(found, weights, strict=True)]
         return None, None, *gradients
 
 
 def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Factors, list[Tensor]]]:
     remaining = iter(weights)
     return ((factors, list(islice(remaining, count))) for factors, count in shape)
-
-
-def widen(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns this rank's parts in fp32 or wider, in which squares of bf16 and fp16 neither vanish nor overflow."""
-    return [local(weight).to(torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
 
 
 def _check_mode(value: object) -> Mode:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lossbalance.checks import did_you_mean
+from lossbalance._utils.checks import did_you_mean
 
 Normalization = Literal["sum", "mean", "tensor_mean", "fan"]
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lossbalance.penalties.base import Penalty, widen
+from lossbalance.penalties.base import Penalty
+from lossbalance.penalties.dtensor import norm, upcast
 from lossbalance.penalties.selection import Group
-from lossbalance.penalties.shards import norm
 
 
 class PenaltyReport(NamedTuple):
@@ -52,4 +52,4 @@ def _slopes(penalty: Penalty) -> dict[nn.Parameter, Tensor]:
 
 def _data_gradient(weight: nn.Parameter, in_total: list[dict[nn.Parameter, Tensor]]) -> Tensor:
     gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    return widen([gradient])[0] - sum(slopes[weight] for slopes in in_total if weight in slopes)
+    return upcast([gradient])[0] - sum(slopes[weight] for slopes in in_total if weight in slopes)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lossbalance.checks import check_number, did_you_mean
+from lossbalance._utils.checks import check_number, did_you_mean
+from lossbalance.penalties.dtensor import layout
 from lossbalance.penalties.normalization import Normalization, scale
-from lossbalance.penalties.shards import layout
 
 Patterns = str | Iterable[str]
 Strength = float | Mapping[str, float]

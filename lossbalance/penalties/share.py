@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lossbalance.precision import keep_precision
+from lossbalance._utils.precision import keep_precision
 
 _DECAY = 0.9  # of the running average: the noise of the batches averages out over about ten steps
 

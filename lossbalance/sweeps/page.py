@@ -9,7 +9,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lossbalance.sweeps.pictures import INK, MARK, PAPER
+from lossbalance._utils.palette import INK, PAPER
+from lossbalance.sweeps.plots import MARK
 from lossbalance.sweeps.runs import show
 
 _MOST_ROWS = 1000

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lossbalance.sweeps import pictures
+from lossbalance.sweeps import plots
 from lossbalance.sweeps.page import Picture, Section, render
 from lossbalance.sweeps.runs import NoRunsError, Runs, read_runs, show
 from lossbalance.sweeps.statistics import (
@@ -30,7 +30,7 @@ _ENDS = ("se", "low", "high")
 
 
 @dataclass(frozen=True)
-class Question:
+class ReportOptions:
     """What a report is to answer; what is left out, the runs decide.
 
     Args:
@@ -53,24 +53,26 @@ class Question:
         return lower_is_better(metric) if told.empty else told.iloc[0] == "minimize"
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path | None = None, question: Question | None = None) -> str:
+def write_report(
+    folders: Sequence[str | Path], out: str | Path | None = None, options: ReportOptions | None = None
+) -> str:
     """Reads the runs below the folders and writes the report.
 
     Args:
         folders: Where to look for runs, at any depth.
         out: Where to write; the first of the folders by default.
-        question: What is compared.
+        options: What is compared.
 
     Returns:
         The verdict, a sentence per task.
 
     Raises:
         NoRunsError: If there is no run, or none that can be read.
-        ValueError: If no run has a metric that ``question`` names; the message lists those that exist.
+        ValueError: If no run has a metric that ``options`` names; the message lists those that exist.
     """
-    question = question or Question()
+    options = options or ReportOptions()
     runs = read_runs(folders)
-    for name in [question.metric, *(question.trade_off or ()), *question.minimize, *question.maximize]:
+    for name in [options.metric, *(options.trade_off or ()), *options.minimize, *options.maximize]:
         if name is not None:
             runs.check_metric(name)
     out = Path(folders[0] if out is None else out)
@@ -79,7 +81,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None, q
     sections, results = [], []
     for task in tasks:
         prefix = f"{_slug(task)}_" if len(tasks) > 1 else ""
-        section, table = _answer(runs.select(runs.info["task"] == task), question, out, prefix)
+        section, table = _answer(runs.select(runs.info["task"] == task), options, out, prefix)
         sections.append(section)
         results.append(table)
     _write_csv(pd.concat(results), out / "results.csv")
@@ -102,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--maximize", action="append", default=[], metavar="METRIC", help="this metric is to be large")
     given = parser.parse_args(arguments)
     try:
-        question = Question(given.metric, given.trade_off, given.minimize, given.maximize)
-        print(write_report(given.folders, given.out, question))
+        options = ReportOptions(given.metric, given.trade_off, given.minimize, given.maximize)
+        print(write_report(given.folders, given.out, options))
     except (NoRunsError, ValueError, OSError) as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 1
@@ -111,15 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _answer(runs: Runs, question: Question, out: Path, prefix: str) -> tuple[Section, pd.DataFrame]:
+def _answer(runs: Runs, options: ReportOptions, out: Path, prefix: str) -> tuple[Section, pd.DataFrame]:
     """Answers the question for one task, and writes its pictures."""
-    metric = question.metric or _objective(runs)
-    comparison = Comparison(runs, metric, question.lower(metric, runs))
+    metric = options.metric or _objective(runs)
+    comparison = Comparison(runs, metric, options.lower(metric, runs))
     shown = []
-    for name, caption, figure in _pictures(comparison, question):
-        drawing = pictures.svg(figure)
+    for name, caption, figure in _pictures(comparison, options):
+        drawing = plots.svg(figure)
         (out / f"{prefix}{name}.svg").write_text(drawing, encoding="utf-8")
-        (out / f"{prefix}{name}.png").write_bytes(pictures.png(figure))
+        (out / f"{prefix}{name}.png").write_bytes(plots.png(figure))
         shown.append(Picture(drawing, caption))
     results = _results(comparison)
     failed = runs.failed.info[["setting", "seed", "fold", "status", "folder", "message"]]
@@ -143,30 +145,28 @@ def _objective(runs: Runs) -> str:
     return str(named.mode().iloc[0])
 
 
-def _pictures(comparison: Comparison, question: Question) -> Iterator[tuple[str, str, Figure]]:
+def _pictures(comparison: Comparison, options: ReportOptions) -> Iterator[tuple[str, str, Figure]]:
     """Yields the name, the caption and the picture, as far as the runs allow."""
     if comparison.best is None:
         return
-    pair = question.trade_off or default_trade_off(comparison.runs)
+    pair = options.trade_off or default_trade_off(comparison.runs)
     if pair is not None:
         x, y = pair
-        curve = trade_off(
-            comparison.runs, x, y, (question.lower(x, comparison.runs), question.lower(y, comparison.runs))
-        )
+        curve = trade_off(comparison.runs, x, y, (options.lower(x, comparison.runs), options.lower(y, comparison.runs)))
         caption = (
             f"Means with their standard errors; better is up and to the right; what is far off is cut.{_front(curve)}"
         )
-        yield "trade_off", caption, pictures.draw_trade_off(curve, comparison)
+        yield "trade_off", caption, plots.draw_trade_off(curve, comparison)
     if comparison.axis is not None:
         caption = (
             f"Means with 95 % intervals; what is far off is cut; ringed: "
             f"the simplest {comparison.axis} within one standard error of the best."
         )
-        yield f"by_{_slug(comparison.axis)}", caption, pictures.draw_curve(comparison)
+        yield f"by_{_slug(comparison.axis)}", caption, plots.draw_curve(comparison)
     baseline = comparison.baseline
     if baseline is not None and (comparison.differences(baseline).drop(index=baseline)["pairs"] > 1).any():
         caption = f"Paired differences from {baseline}, with 95 % intervals; where a point is hollow it may be chance."
-        yield "differences", caption, pictures.draw_differences(comparison, baseline)
+        yield "differences", caption, plots.draw_differences(comparison, baseline)
 
 
 def _front(curve: TradeOff) -> str:
@@ -239,7 +239,7 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def _flatten(runs: Runs) -> pd.DataFrame:
     info = runs.info.drop(columns=["written", "terms"]).set_index("folder")
-    frames = [runs.choices[runs.telling].add_prefix("choice "), runs.metrics, runs.weights.add_prefix("weight ")]
+    frames = [runs.choices[runs.distinguishing].add_prefix("choice "), runs.metrics, runs.weights.add_prefix("weight ")]
     return info.join([frame.set_axis(info.index) for frame in frames])
 
 

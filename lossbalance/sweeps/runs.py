@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lossbalance.checks import did_you_mean
+from lossbalance._utils.checks import did_you_mean
 
 _NOT_CHOICES = {"seed", "fold", "resume", "ckpt_path", "experiment", "output_dir"}
 _UNTOLD = ["broken", "unfinished"]  # a run of which not all choices are known
@@ -59,20 +59,20 @@ class Runs:
         return {key: column.iloc[0] for key, column in self._told.items() if column.nunique(dropna=False) == 1}
 
     @cached_property
-    def telling(self) -> list[str]:
+    def distinguishing(self) -> list[str]:
         """The choices that tell settings apart, words before what they stand for, none that says nothing new."""
-        telling: list[str] = []
+        distinguishing: list[str] = []
         groups, count = np.zeros(len(self._told), dtype=int), 1
         for key in sorted(self._told, key=lambda key: ("." in key, key not in ("task", "loss", "alpha"))):
             finer = self._told.groupby([groups, key], dropna=False).ngroup().to_numpy()
             if finer.max(initial=0) + 1 > count:
-                telling.append(key)
+                distinguishing.append(key)
                 groups, count = finer, finer.max() + 1
-        return telling
+        return distinguishing
 
     def label(self, left_out: Container[str] = ()) -> list[str]:
         """Names the setting of each run as it is typed on the command line."""
-        keys = [key for key in self.telling if key not in left_out]
+        keys = [key for key in self.distinguishing if key not in left_out]
         rows = self.choices[keys].astype(object).to_numpy()
         parts = [
             [f"{key}={show(value)}" for key, value in zip(keys, row, strict=True) if not pd.isna(value)] for row in rows

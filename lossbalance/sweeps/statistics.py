@@ -59,7 +59,7 @@ class Comparison:
         half = _half_width(table["sd"], table["n"], self._overlap)
         table["low"], table["high"] = table["mean"] - half, table["mean"] + half
         table["seconds"] = done["seconds"].mean()
-        choices = self.runs.choices.loc[first.to_numpy(), self.runs.telling].set_axis(first.index)
+        choices = self.runs.choices.loc[first.to_numpy(), self.runs.distinguishing].set_axis(first.index)
         ranked = table.join(choices[choices.columns.difference(table.columns, sort=False)])
         return ranked.sort_values("mean", ascending=self.lower, na_position="last", kind="stable")
 
@@ -134,7 +134,7 @@ class Comparison:
     @cached_property
     def axis(self) -> str | None:
         """The number that was swept: alpha, or else the one with the most values, three at least."""
-        columns = {key: self.settings[key].dropna() for key in self.runs.telling if key in self.settings}
+        columns = {key: self.settings[key].dropna() for key in self.runs.distinguishing if key in self.settings}
         counts = {
             key: column.nunique()
             for key, column in columns.items()

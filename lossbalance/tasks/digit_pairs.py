@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, StackDataset
 
-from lossbalance.checks import check_integer, check_number, check_word
+from lossbalance._utils.checks import check_integer, check_number, check_word
 
 SIZES = {"train": 4096, "val": 1024, "test": 2048}  # pictures composed of each part's digits
 SHIFT = 3  # pixels from the left digit to the right one

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lossbalance.checks import check_integer
+from lossbalance._utils.checks import check_integer
 
 
 class IntermediateNet(nn.Module):

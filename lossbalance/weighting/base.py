@@ -7,8 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lossbalance.checks import check_terms
-from lossbalance.precision import keep_precision
+from lossbalance._utils.checks import check_terms
+from lossbalance._utils.precision import keep_precision
 
 
 class Observation(NamedTuple):

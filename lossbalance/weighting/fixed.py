@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lossbalance.checks import check_mapping, check_number
+from lossbalance._utils.checks import check_mapping, check_number
 from lossbalance.weighting.base import Weighting, weighted_sum
 
 

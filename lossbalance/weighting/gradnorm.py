@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lossbalance.checks import check_number, check_word
+from lossbalance._utils.checks import check_number, check_word
 from lossbalance.weighting.base import Observation, Weighting, sum_to_count, weighted_sum
 
 _FIRST_LOSSES = 5  # a first loss is noisy: average a few

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lossbalance.checks import check_number
+from lossbalance._utils.checks import check_number
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossbalance.checks import check_number
+from lossbalance._utils.checks import check_number
 from lossbalance.weighting.base import Observation, Weighting
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lossbalance.checks import check_names, check_number, did_you_mean
+from lossbalance._utils.checks import check_names, check_number, did_you_mean
 from lossbalance.weighting.base import Observation
 from lossbalance.weighting.positive import PositiveWeighting
 

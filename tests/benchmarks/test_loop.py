@@ -7,8 +7,8 @@ import pytest
 import pytorch_lightning as pl
 from rich.console import Console
 
-from lossbalance.benchmarks import loop
-from lossbalance.benchmarks.loop import benchmark_loop
+from benchmarks import loop
+from benchmarks.loop import benchmark_loop
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from lossbalance.benchmarks.uncertainty import benchmark_uncertainty, read_bikes, read_diabetes
+from benchmarks.uncertainty import benchmark_uncertainty, read_bikes, read_diabetes
 
 
 def test_the_scales_of_the_diabetes_targets_differ_by_a_hundred():

@@ -7,8 +7,8 @@ from torch.nn.functional import cross_entropy
 
 from lossbalance import WeightedLoss
 from lossbalance.penalties import L2
-from lossbalance.studies.stack import MOMENTUM, StackedL2, evaluate, train
 from lossbalance.weighting import Equal
+from studies.stack import MOMENTUM, StackedL2, evaluate, train
 
 STEPS, LR = 30, 0.1
 torch.manual_seed(0)

@@ -5,9 +5,9 @@ import torch
 from rich.console import Console
 
 from lossbalance.penalties import L2
-from lossbalance.studies import width_transfer
-from lossbalance.studies.report import report_width_transfer
-from lossbalance.studies.width_transfer import (
+from studies import width_transfer
+from studies.report import report_width_transfer
+from studies.width_transfer import (
     NORMALIZATIONS,
     Settings,
     at_the_edge,

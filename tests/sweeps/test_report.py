@@ -9,7 +9,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from lossbalance.sweeps.report import Question, main, write_report
+from lossbalance.sweeps.report import ReportOptions, main, write_report
 from tests.sweeps.synthetic import write_alpha_sweep, write_run
 
 SCORES = {alpha / 10: [0.9 - (alpha / 10 - 0.3) ** 2 + 0.01 * seed for seed in range(3)] for alpha in range(0, 11)}
@@ -83,7 +83,7 @@ def test_names_that_come_from_configs_are_escaped(tmp_path):
         write_run(tmp_path / str(job), alpha, choices={"alpha": alpha, "note": evil}, metrics={evil: 1.0})
     write_run(tmp_path / "7", 0.1, seed=7, status="failed", message=evil, choices={"note": f"{evil}2"})
 
-    write_report([tmp_path], question=Question(trade_off=["val/main/accuracy", evil]))
+    write_report([tmp_path], options=ReportOptions(trade_off=["val/main/accuracy", evil]))
 
     page = Tags((tmp_path / "report.html").read_text())
     assert sum(tag == "script" for tag, _ in page.tags) == 1
@@ -115,11 +115,11 @@ def test_the_runs_say_whether_their_objective_is_to_be_small(tmp_path):
         objective = {"name": "val/main/accuracy", "value": alpha, "direction": "minimize"}
         write_run(tmp_path / str(job), alpha, seed, objective=objective, choices={"alpha": alpha})
     assert write_report([tmp_path]).startswith("Use `alpha=0.1`: it has the lowest")
-    assert "the highest" in write_report([tmp_path], question=Question(maximize=["val/main/accuracy"]))
+    assert "the highest" in write_report([tmp_path], options=ReportOptions(maximize=["val/main/accuracy"]))
 
 
 def test_any_metric_can_rank_the_settings(sweep):
-    assert "the lowest val/loss/main" in write_report([sweep], question=Question(metric="val/loss/main"))
+    assert "the lowest val/loss/main" in write_report([sweep], options=ReportOptions(metric="val/loss/main"))
 
 
 def test_the_command_line_answers_what_cannot_be_reported_with_one_message(tmp_path, capsys, sweep):

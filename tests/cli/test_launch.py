@@ -15,8 +15,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import OmegaConf, ValidationError
 
+from lossbalance.cli.launch import SweepFolder
 from lossbalance.cli.schema import register
-from lossbalance.sweeps.launch import SweepFolder
 
 ROOT = Path(__file__).parents[2]
 TINY = [

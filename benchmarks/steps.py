@@ -12,8 +12,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.timing import Step, ratio, time_in_turn
 from lossbalance import WeightedLoss
-from lossbalance.benchmarks.timing import Step, ratio, time_in_turn
 from lossbalance.weighting import Alpha, Equal, GradBalance, GradNorm, Uncertainty, Weighting
 
 _BATCH, _WIDTH, _CLASSES = 256, 512, 10

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch._C import _current_graph_task_id, _will_engine_execute_node
 from torch.autograd.graph import get_gradient_edge
 
-from lossbalance.norms import squared_norm, squared_norms
-from lossbalance.ranks import world_size
+from lossbalance._utils.distributed import world_size
+from lossbalance.gradients.norms import squared_norm, squared_norms
 
 
 class Part(NamedTuple):

@@ -37,7 +37,7 @@ class Epochs:
         return term in self.probed and self.weighs(term) and not self.mean("gradient_share", term) > 0
 
 
-def troubles_of_terms(epochs: Epochs) -> Iterator[tuple[str, str]]:
+def diagnose_terms(epochs: Epochs) -> Iterator[tuple[str, str]]:
     """Yields a key for each trouble that shows in the last epoch, and what to say."""
     for term in epochs.terms:
         for look in (_not_finite, _unseen, _dominant, _collapsed, _unmoved):
@@ -46,7 +46,7 @@ def troubles_of_terms(epochs: Epochs) -> Iterator[tuple[str, str]]:
                 yield f"{look.__name__} {term}", message
 
 
-def troubles_of_parameters(criterion: WeightedLoss, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, str]]:
+def diagnose_parameters(criterion: WeightedLoss, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, str]]:
     """Yields what keeps the parameters of the scheme from being trained as they should."""
     groups = {id(p): group for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     whose, cure = f"The weights of {list(criterion.terms)}", "put `*criterion.parameter_groups()` there, and only there"

@@ -11,17 +11,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lossbalance._utils.palette import INK, MUTED, PALETTE, PAPER
 from lossbalance.sweeps.runs import show
 from lossbalance.sweeps.statistics import Comparison, TradeOff
 
-INK = "#1b1f24"
-"""The colour of all text and axes; the page puts the reader's own in its place."""
-PAPER = "#ffffff"
-MARK = "#0072b2"
+MARK = PALETTE[0]
 """The first colour of the data; too dark for a dark page, which has one of its own."""
-_COLORS = [MARK, "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]  # Okabe and Ito: safe for the colour-blind
 _LOOKS: list[dict[str, Any]] = [
-    {"color": color, "marker": marker} for color, marker in zip(_COLORS, "os^DvP", strict=True)
+    {"color": color, "marker": marker} for color, marker in zip(PALETTE, "os^DvP", strict=False)
 ]
 _STYLE: dict[Any, Any] = {
     "font.size": 10.5,
@@ -37,7 +34,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 9.5,
-    "grid.color": "#8a929c",
+    "grid.color": MUTED,
     "grid.alpha": 0.3,
     "svg.fonttype": "none",
     "svg.hashsalt": "lossbalance",
@@ -164,7 +161,7 @@ def _series(points: pd.DataFrame, comparison: Comparison) -> Iterator[tuple[dict
         chosen = points[names == name]
         yield look, _shorten(name), chosen if comparison.axis is None else chosen.sort_values(comparison.axis)
     if len(own) < len(order):
-        yield {"color": "#8a929c", "marker": "."}, f"{len(order) - len(own)} others", points[~names.isin(own)]
+        yield {"color": MUTED, "marker": "."}, f"{len(order) - len(own)} others", points[~names.isin(own)]
 
 
 def _scale(axes: Axes, numbers: pd.Series) -> None:

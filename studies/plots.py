@@ -8,15 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from lossbalance.pictures import COLOURS
-from lossbalance.studies.width_transfer import NORMALIZATIONS
+from lossbalance._utils.palette import PALETTE
+from studies.width_transfer import NORMALIZATIONS
 
 
 def draw_transfer(table: pd.DataFrame) -> Figure:
     """Draws how the best strength moves with the width, what it costs to keep it, and what the penalty weighs.
 
     Args:
-        table: What :func:`lossbalance.studies.width_transfer.transfer` returns.
+        table: What :func:`studies.width_transfer.transfer` returns.
     """
     smallest = table.index.get_level_values("width").min()
     figure = Figure(figsize=(9.6, 7.4), dpi=110, layout="constrained")
@@ -45,7 +45,7 @@ def _draw_means(
 ) -> None:
     """Draws the mean over seeds against the width, with a band of one standard error."""
     known = set(values.index.get_level_values("normalization"))
-    for name, colour, marker in zip(NORMALIZATIONS, COLOURS, "os^Dv", strict=False):
+    for name, colour, marker in zip(NORMALIZATIONS, PALETTE, "os^Dv", strict=False):
         if name not in known:
             continue
         mean, error = (values[name].groupby("width").agg(statistic).fillna(0.0) for statistic in ("mean", "sem"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lossbalance.norms import squared_norm
+from lossbalance.gradients.norms import squared_norm
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 2**17, 2**17 + 1, 2**18, 2**22 + 77])

@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito (2008), https://jfly.uni-koeln.de/color: told apart by colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+from lossbalance._utils.palette import PALETTE
 
 _PANELS = {
     "loss": ("Loss, unweighted", "loss"),
@@ -53,8 +52,8 @@ def _draw_panel(
     times = [row[time] for row in history]
     courses = [[row.get(f"{quantity}/{term}", math.nan) for row in history] for term in terms]
     for i, (term, course) in enumerate(zip(terms, courses, strict=True)):
-        style = ("-", "--", ":")[i // len(COLOURS) % 3]
-        axes.plot(times, course, style, color=COLOURS[i % len(COLOURS)], label=term, marker=".")
+        style = ("-", "--", ":")[i // len(PALETTE) % 3]
+        axes.plot(times, course, style, color=PALETTE[i % len(PALETTE)], label=term, marker=".")
     title, unit = _PANELS[quantity]
     axes.set(title=title, ylabel=unit, xlabel=time)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))

@@ -12,7 +12,7 @@ measures that factor :math:`s`, so that the norm of the unweighted loss can be t
 
 A gradient scheme asks for the norms of its first steps ahead of their backward pass, so the losses must be
 differentiable by something that stands for the norm: the *gauge* of a term, a second input of its probes. The steps
-that follow do without, which costs less; :mod:`lossbalance.gauges` has both.
+that follow do without, which costs less; :mod:`lossbalance.gradients.gauges` has both.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lossbalance.checks import check_word
-from lossbalance.gauges import Gauges
+from lossbalance._utils.checks import check_word
+from lossbalance.gradients.gauges import Gauges
 
 
 class Probes(nn.Module):
@@ -136,7 +136,7 @@ class ProbeHandle:
         self._hooks = list(hooks)
 
     def remove(self) -> None:
-        """Takes the probes away; once is enough, twice does no harm."""
+        """Takes the probes away; may be called more than once."""
         for hook in self._hooks:
             hook.remove()
 

@@ -21,9 +21,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from lossbalance.checks import check_integer, check_number
+from lossbalance._utils.checks import check_integer, check_number
 from lossbalance.penalties import L2
-from lossbalance.studies.stack import StackedL2, evaluate, train
+from studies.stack import StackedL2, evaluate, train
 
 NORMALIZATIONS = ("sum", "mean", "tensor_mean", "fan", "share")
 """Those of :class:`L2`, and ``share``, by which the penalty's gradient is held at a share of the data's."""

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.timing import Step, time_in_turn
 from lossbalance import WeightedLoss
-from lossbalance.benchmarks.timing import Step, time_in_turn
 from lossbalance.penalties import L2
 from lossbalance.weighting import Equal
 

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lossbalance.cli import run
 from lossbalance.cli.command import explain
 from lossbalance.cli.schema import register
-from lossbalance.sweeps.report import Question, write_report
+from lossbalance.sweeps.report import ReportOptions, write_report
 from lossbalance.sweeps.runs import show
 from lossbalance.sweeps.statistics import lower_is_better
 
@@ -36,7 +36,7 @@ DEFAULT_SPACE = (
     "penalty.strength=tag(log,interval(1e-6,0.1))",
 )
 _PRUNING = (
-    "+callbacks.pruning._target_=lossbalance.sweeps.pruning.Pruning",
+    "+callbacks.pruning._target_=lossbalance.cli.pruning.Pruning",
     "+callbacks.pruning.metric=${task.objective.name}",
 )
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -58,7 +58,7 @@ class Search:
     metrics: Sequence[str]
     folder: Path
 
-    def try_out(self, trial: optuna.Trial) -> float | list[float]:
+    def objective(self, trial: optuna.Trial) -> float | list[float]:
         """Trains as the trial suggests; returns its objective, or the metrics of the trade-off.
 
         Raises:
@@ -94,7 +94,7 @@ class Search:
         return [StudyDirection[compose("train", list(self.fixed)).task.objective.direction.upper()]]
 
     def _train(self, trial: optuna.Trial, words: list[str], folder: Path) -> float:
-        from lossbalance.sweeps.pruning import Pruning  # imports torch, which takes seconds
+        from lossbalance.cli.pruning import Pruning  # imports torch, which takes seconds
 
         Pruning.trial = trial
         pruning = [] if self.metrics else _PRUNING  # Optuna prunes by one objective only
@@ -165,11 +165,11 @@ def _search(given: argparse.Namespace) -> int:
     if len(study.get_trials(states=_ENDED)) < given.trials:
         enough = optuna.study.MaxTrialsCallback(given.trials, states=_ENDED)
         seconds = None if given.minutes is None else 60 * given.minutes
-        study.optimize(search.try_out, timeout=seconds, callbacks=[enough], catch=(Exception,))
-    return _conclude(study, folder, Question(trade_off=given.trade_off or None))
+        study.optimize(search.objective, timeout=seconds, callbacks=[enough], catch=(Exception,))
+    return _conclude(study, folder, ReportOptions(trade_off=given.trade_off or None))
 
 
-def _conclude(study: optuna.Study, folder: Path, question: Question) -> int:
+def _conclude(study: optuna.Study, folder: Path, options: ReportOptions) -> int:
     """Prints the best trials and writes the report of all; returns the exit code."""
     for trial in study.get_trials(states=(TrialState.FAIL,)):
         print(
@@ -181,7 +181,7 @@ def _conclude(study: optuna.Study, folder: Path, question: Question) -> int:
         return 1
     best = [f"{_values(trial)}  python scripts/train.py {trial.user_attrs['command']}" for trial in study.best_trials]
     print("\n".join(dict.fromkeys(best)))
-    write_report([folder], question=question)
+    write_report([folder], options=options)
     print(f"The whole report: {folder / 'report.html'}")
     return 0
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lossbalance.sweeps.pruning import Pruning
-from lossbalance.sweeps.search import DEFAULT_SPACE, _suggest
+from lossbalance.cli.pruning import Pruning
+from lossbalance.cli.search import DEFAULT_SPACE, _suggest
 
 ROOT = Path(__file__).parents[2]
 TINY = [f"trainer.{key}=1" for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "log_every_n_steps")]

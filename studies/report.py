@@ -6,15 +6,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lossbalance.studies.pictures import draw_transfer
-from lossbalance.studies.width_transfer import Settings, at_the_edge, study, summarize, transfer
+from studies.plots import draw_transfer
+from studies.width_transfer import Settings, at_the_edge, study, summarize, transfer
 
 
 def report_width_transfer(settings: Settings, folder: Path, jobs: int, console: Console | None = None) -> pd.DataFrame:
     """Trains what is not trained yet, shows the table, and writes ``results.csv`` and ``width_transfer.png``.
 
     Returns:
-        What :func:`lossbalance.studies.width_transfer.summarize` does.
+        What :func:`studies.width_transfer.summarize` does.
     """
     console = console or Console()
     results = study(settings, folder, jobs, console)

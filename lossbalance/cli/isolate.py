@@ -11,7 +11,7 @@ T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal that a process gets when its parent dies
 
 
-def call_apart(work: Callable[..., T], *arguments: object) -> T:
+def run_isolated(work: Callable[..., T], *arguments: object) -> T:
     """Returns what ``work(*arguments)`` returns in a fork of this process, on Linux.
 
     Raises:

@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
-from lossbalance.benchmarks.timing import ratio, time_in_turn
+from benchmarks.timing import ratio, time_in_turn
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.build import build_callbacks, build_module, build_trainer
 from lossbalance.cli.schema import register
-from lossbalance.cli.training import be_quiet
+from lossbalance.cli.training import filter_warnings
 from lossbalance.tasks import Head
 
 _ALPHA = 0.3
@@ -42,7 +42,7 @@ def benchmark_loop(conf: Path, epochs: int = 25, rounds: int = 9, console: Conso
         The time of the loop relative to that in plain PyTorch, median over rounds.
     """
     register()
-    be_quiet()
+    filter_warnings()
     words = ["loss=alpha", f"alpha={_ALPHA}", f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false"]
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         config = compose("train", [*words, "output_dir=."])

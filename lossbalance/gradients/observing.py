@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lossbalance.gauges import Part
-from lossbalance.norms import squared_norms
-from lossbalance.probes import Probes
-from lossbalance.ranks import sum_over_ranks, world_size
+from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance.gradients.gauges import Part
+from lossbalance.gradients.norms import squared_norms
+from lossbalance.gradients.probes import Probes
 from lossbalance.weighting.base import Observation, Weighting
 
 

@@ -1,6 +1,6 @@
 """Tensors of which each rank holds a part (DTensor), as ``fully_shard`` makes them, beside ordinary ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 def layout(tensor: Tensor) -> Any:
     """Returns how the tensor is spread over ranks; None for an ordinary one."""
-    return (tensor.device_mesh, tensor.placements) if _is_spread(tensor) else None  # type: ignore[attr-defined]
+    return (tensor.device_mesh, tensor.placements) if _is_dtensor(tensor) else None  # type: ignore[attr-defined]
 
 
 def local(tensor: Tensor) -> Tensor:
     """Returns this rank's part of the tensor."""
-    return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.to_local() if _is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def spread(part: Tensor, like: Tensor) -> Tensor:
+def to_dtensor(part: Tensor, like: Tensor) -> Tensor:
     """Returns the tensor of which ``part`` is this rank's part, spread as ``like`` is."""
-    if not _is_spread(like):
+    if not _is_dtensor(like):
         return part
     from torch.distributed.tensor import DTensor
 
@@ -30,7 +30,7 @@ def spread(part: Tensor, like: Tensor) -> Tensor:
 
 def sum_over_parts(value: Tensor, like: Tensor) -> Tensor:
     """Returns the sum of ``value`` over the ranks that hold other parts of ``like`` than this one."""
-    if not _is_spread(like):
+    if not _is_dtensor(like):
         return value
     mesh, placements = layout(like)
     for dim, placement in enumerate(placements):
@@ -54,5 +54,10 @@ def norm(parts: Mapping[nn.Parameter, Tensor]) -> Tensor:
     return sum(squares, start=torch.zeros(())).sqrt()
 
 
-def _is_spread(tensor: Tensor) -> bool:
+def upcast(weights: Iterable[Tensor]) -> list[Tensor]:
+    """Returns this rank's parts in fp32 or wider, in which squares of bf16 and fp16 neither vanish nor overflow."""
+    return [local(weight).to(torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
+
+
+def _is_dtensor(tensor: Tensor) -> bool:
     return hasattr(tensor, "placements")

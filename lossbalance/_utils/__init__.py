@@ -1,0 +1,1 @@
+"""Checks, distributed reductions and precision: used everywhere, part of no other folder."""

@@ -1,0 +1,60 @@
+"""What made up the total of a step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """What made up the total of one step: detached 0-d tensors, by name."""
+
+    total: Tensor
+    losses: dict[str, Tensor]
+    """The plain losses; nan for a term that the step did not have."""
+    weights: dict[str, Tensor]
+    """d total / d loss; 0 for a term that the step did not have."""
+    contributions: dict[str, Tensor]
+    """Weight times loss."""
+    gradient_shares: dict[str, Tensor]
+    """Each term's part of the sum of the norms of the weighted gradients, at the probes or, under a gradient scheme, by
+    ``shared``; nan before the backward pass and for a term without probe, empty if nothing is measured."""
+    measure_penalties: Callable[[], dict[str, Tensor]]
+
+    @cached_property
+    def penalties(self) -> dict[str, Tensor]:
+        """The values; those of penalties that are not in the total are computed when somebody looks."""
+        return self.measure_penalties()
+
+
+class Step(NamedTuple):
+    """What made up the total of one step, as it was computed, detached: :func:`tabulate` makes sense of it."""
+
+    total: Tensor
+    losses: Tensor
+    """``[terms]``; anything for a term that the step did not have."""
+    weights: Tensor
+    present: Tensor
+    penalties: dict[str, Tensor]
+    """Those that are in the total."""
+    squares: Tensor | None = None
+    """The squared norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan for
+    a term without probe, None if nothing is measured."""
+
+
+def tabulate(steps: Sequence[Step]) -> Tensor:
+    """Returns losses, weights, contributions and gradient shares as in :class:`Breakdown`, ``[steps, 4, terms]``."""
+    losses, weights, present = (
+        torch.stack(column)
+        for column in zip(*((step.losses, step.weights, step.present) for step in steps), strict=True)
+    )
+    unmeasured = torch.full_like(losses[0], torch.nan)
+    norms = torch.stack(
+        [unmeasured if step.squares is None else step.squares.to(losses.dtype) for step in steps]
+    ).sqrt()
+    shares = norms / norms.nansum(dim=1, keepdim=True)
+    return torch.stack([losses.where(present, torch.nan), weights, weights * losses, shares], dim=1)

@@ -1,0 +1,1 @@
+"""Aggregators: rules that settle conflicts between the gradients of terms."""

@@ -1,0 +1,1 @@
+"""Norms of the gradients of each term, measured in one backward pass."""
