@@ -1,0 +1,50 @@
+"""How many operations each scheme adds to a step: on an accelerator a launch costs more than what it computes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lossbalance import WeightedLoss
+from tests.accelerator.operations import count_added
+from tests.accelerator.schemes import SCHEMES, make_scheme
+
+# The most operations that a step adds, forward and backward, with 2 terms and with 32. Lower a line when a scheme gets
+# cheaper; the goal behind it is where it is to end.
+BOUNDS = {
+    "equal": (4, 4),  # goal: 3, 15
+    "fixed": (3, 3),  # goal: 3, 15
+    "alpha": (5, 5),  # goal: 3, 15
+    "uncertainty": (51, 51),  # goal: 22, 34
+    "uncertainty_softmax": (20, 20),  # goal: 12, 24
+    "gradbalance": (50, 110),  # goal: 25, 37
+    "lr_annealing": (37, 97),  # goal: 25, 37
+    "gradnorm": (77, 137),  # goal: 40, 52
+    "scalarizer": (56, 56),  # no goal: what it wraps is not ours
+}
+OF_VALUES, OF_GRADIENTS = (12, 24), (25, 37)  # of a scheme that has no line
+
+
+def losses(count: int, probe: Callable[[str, Tensor], Tensor] | None = None) -> list[Tensor]:
+    """Returns the losses of heads that share one activation."""
+    x, weight = torch.ones(4, 3), torch.ones(3, 3, requires_grad=True)
+    h = x @ weight
+    return [((h if probe is None else probe(f"term_{i}", h)) * (i + 1.0)).square().mean() for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 32])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_step_adds_few_operations_to_a_plain_sum(name, count):
+    criterion = WeightedLoss(make_scheme(name, [f"term_{i}" for i in range(count)]))
+    probe = criterion.probe if criterion.weighting.uses_gradients else None
+
+    def step() -> None:
+        criterion(dict(zip(criterion.terms, losses(count, probe), strict=True))).backward()
+
+    for _ in range(3):  # the first steps may cost more: they start the schemes
+        step()
+    added = count_added(step, lambda: torch.stack(losses(count)).sum().backward())
+
+    default = OF_GRADIENTS if criterion.weighting.uses_gradients else OF_VALUES
+    assert added.total() <= BOUNDS.get(name, default)[count == 32], f"{added.total()}: {dict(added)}"
