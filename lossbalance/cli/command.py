@@ -4,16 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import singledispatch
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from lossbalance._utils.checks import did_you_mean
+from lossbalance.cli.explain import leave
 from lossbalance.cli.launch import run_to_the_end
 from lossbalance.cli.schema import register
 
@@ -37,7 +33,7 @@ def command_line(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        _leave(error)
+        leave(error)
 
 
 @contextmanager
@@ -51,47 +47,4 @@ def explained() -> Iterator[None]:
     except Exception as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN or _EXPLAIN not in os.environ:
             raise
-        _leave(error)
-
-
-def _leave(error: Exception) -> NoReturn:
-    sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 shows the traceback.)")
-
-
-@singledispatch
-def explain(error: BaseException) -> str:
-    """Returns what is wrong, in words for whoever typed the command."""
-    if isinstance(error.__cause__, OSError):
-        return explain(error.__cause__)
-    return str(error) or type(error).__name__
-
-
-@explain.register
-def _(error: HydraException) -> str:
-    return str(error) if error.__cause__ is None else explain(error.__cause__)
-
-
-@explain.register
-def _(error: MissingConfigException) -> str:
-    if not error.options or error.missing_cfg_file is None:
-        return str(error)
-    group, _, choice = error.missing_cfg_file.rpartition("/")
-    options = list(error.options)
-    return f"`{group}` must be one of {options}, got {choice!r}{did_you_mean(choice, options)}."
-
-
-@explain.register
-def _(error: OmegaConfBaseException) -> str:
-    if isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node:
-        known = [str(key) for key in error.parent_node if key != "hydra"]
-        if not known:
-            group = str(error.full_key).rpartition(".")[0]
-            return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
-        return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
-    return f"`{error.full_key}`: {str(error).splitlines()[0]}."
-
-
-@explain.register
-def _(error: OSError) -> str:
-    folder = "`hydra.run.dir`, in a sweep `hydra.sweep.dir`, must be a folder that can be written"
-    return f"{folder}, got {error.filename!r}: {error.strerror}." if error.filename else str(error)
+        leave(error)

@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lossbalance.cli.command import explain, explained
+from lossbalance.cli.command import explained
+from lossbalance.cli.explain import explain
 from lossbalance.cli.isolate import run_isolated
 
 SUMMARY = "summary.json"

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lossbalance.cli import run
-from lossbalance.cli.command import explain
+from lossbalance.cli.explain import explain
 from lossbalance.cli.schema import register
 from lossbalance.sweeps.report import ReportOptions, write_report
 from lossbalance.sweeps.runs import show

@@ -1,0 +1,55 @@
+"""What is wrong with what was typed, in one message."""
+
+import sys
+from functools import singledispatch
+from typing import NoReturn
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lossbalance._utils.checks import did_you_mean
+
+
+def leave(error: Exception) -> NoReturn:
+    """Ends the program with the message of an error."""
+    sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 shows the traceback.)")
+
+
+@singledispatch
+def explain(error: BaseException) -> str:
+    """Returns what is wrong, in words for whoever typed the command."""
+    if isinstance(error.__cause__, OSError):
+        return explain(error.__cause__)
+    return str(error) or type(error).__name__
+
+
+@explain.register
+def _(error: HydraException) -> str:
+    return str(error) if error.__cause__ is None else explain(error.__cause__)
+
+
+@explain.register
+def _(error: MissingConfigException) -> str:
+    if not error.options or error.missing_cfg_file is None:
+        return str(error)
+    group, _, choice = error.missing_cfg_file.rpartition("/")
+    options = list(error.options)
+    return f"`{group}` must be one of {options}, got {choice!r}{did_you_mean(choice, options)}."
+
+
+@explain.register
+def _(error: OmegaConfBaseException) -> str:
+    if isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node:
+        known = [str(key) for key in error.parent_node if key != "hydra"]
+        if not known:
+            group = str(error.full_key).rpartition(".")[0]
+            return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
+        return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
+    return f"`{error.full_key}`: {str(error).splitlines()[0]}."
+
+
+@explain.register
+def _(error: OSError) -> str:
+    folder = "`hydra.run.dir`, in a sweep `hydra.sweep.dir`, must be a folder that can be written"
+    return f"{folder}, got {error.filename!r}: {error.strerror}." if error.filename else str(error)
