@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: train test
+.PHONY: train test test-lowest
 
 train: .venv/installed  ## make train ARGS="loss=alpha alpha=0.3"
 	$(BIN)/python scripts/train.py $(ARGS)
@@ -11,6 +11,15 @@ test: .venv/installed  ## linter, formatter, type checker, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+test-lowest: .venv-lowest/installed  ## the tests, with the lowest versions that pyproject.toml admits
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n auto
+
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
+	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
