@@ -296,7 +296,7 @@ class WeightedLoss(nn.Module):
             return None
         if self.weighting.uses_gradients:
             return observe_gradients(self.weighting, self.probes, losses, row, present, shared)
-        if self.weighting.uses_losses:
+        if self.weighting.observes:
             observe_losses(self.weighting, row, present)
         if self.probes.probed:
             self.probes.gauges.begin()

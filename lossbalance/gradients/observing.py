@@ -10,7 +10,7 @@ from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.gradients.gauges import Part
 from lossbalance.gradients.norms import squared_norms
 from lossbalance.gradients.probes import Probes
-from lossbalance.weighting.base import Observation, Weighting
+from lossbalance.weighting.base import Observation, Weighting, observe_norms
 
 
 class Watch(NamedTuple):
@@ -33,7 +33,8 @@ def observe_losses(weighting: Weighting, row: Tensor, present: Tensor) -> None:
         present: Whether the step has the term, ``[terms]``.
     """
     (seen,), broken = average_over_ranks([Part(row, present.to(row.dtype), present)], _is_broken(row))
-    weighting.observe(_observation(seen, broken))
+    losses, norms = seen
+    weighting.observe(Observation(losses, norms, ~broken & norms.bool()))
 
 
 def observe_gradients(
@@ -64,7 +65,7 @@ def observe_gradients(
             probes.begun = True
         norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
         (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
-        weighting.observe(_observation(now, broken))
+        weighting.observe(observe_norms(*now, ~broken))
         return Watch(False, broken, now[1])
     _check_probed(weighting, probes, given)
     ahead = None
@@ -78,7 +79,7 @@ def observe_gradients(
         parts.append(Part(row, row, torch.zeros_like(present)))
     (before, *after), broken = average_over_ranks(parts, _is_broken(row))
     for seen in [probes.gauges.settle(*before), *after]:
-        weighting.observe(_observation(seen, broken))
+        weighting.observe(observe_norms(*seen, ~broken))
     probes.gauges.begin()
     if ahead is not None:
         probes.learn(given, ~broken & ahead.isfinite().all())
@@ -118,13 +119,6 @@ def _unpack(sums: Tensor) -> tuple[Tensor, Tensor]:
 
 def _is_broken(row: Tensor) -> Tensor:
     return (row - row).any()  # nan, and so true, where a loss is not finite
-
-
-def _observation(seen: tuple[Tensor, Tensor], broken: Tensor) -> Observation:
-    """Returns what a scheme is shown, with a norm of 0 for what was not seen: all of it, if the step is broken."""
-    losses, norms = seen
-    norms = norms.masked_fill(broken, 0.0).nan_to_num(0.0, 0.0, 0.0)
-    return Observation(losses, norms, norms.bool())
 
 
 def _check_probed(weighting: Weighting, probes: Probes, given: list[str]) -> None:

@@ -167,7 +167,6 @@ def _probe_arguments(
     return tuple(map(each, args)), {name: each(value) for name, value in kwargs.items()}
 
 
-@torch.compiler.assume_constant_result
 def _trace_autograd(allowed: bool) -> int:
     # Lets the compiler, while it traces the first step, trace `torch.autograd.grad` too; does nothing otherwise.
     if torch.compiler.is_compiling():
@@ -175,3 +174,6 @@ def _trace_autograd(allowed: bool) -> int:
         if hasattr(config, "trace_autograd_ops"):
             config.trace_autograd_ops = allowed
     return 0
+
+
+_trace_autograd._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what the compiler's decorator does

@@ -12,14 +12,54 @@ from lossbalance._utils.precision import keep_precision
 
 
 class Observation(NamedTuple):
-    """What all ranks together saw of the terms in one step: rows ``[terms]``, detached, the same on every rank."""
+    """What all ranks together saw of the terms in one step: rows ``[terms]``, detached, the same on every rank.
+
+    Read it by attribute; it may get more of them.
+    """
 
     losses: Tensor
-    """The losses, each averaged over the ranks that have the term."""
+    """The losses, each averaged over the ranks that have the term; anything where it was not seen."""
     norms: Tensor
-    """The norms of the gradients of the unweighted losses; meaningless unless the scheme uses gradients."""
+    """The norms of the gradients of the unweighted losses, 0 where the term was not seen; meaningless unless the scheme
+    uses gradients."""
     seen: Tensor
-    """True where the term was there and all that was seen of it is finite."""
+    """True where the term was there, all losses of the step are finite and, for a scheme that uses gradients, the norm
+    is finite and not 0."""
+    largest: Tensor | None = None
+    """The largest magnitude of an entry of the gradient; None unless the scheme uses magnitudes."""
+    mean_magnitude: Tensor | None = None
+    """The mean magnitude of the entries of the gradient; None unless the scheme uses magnitudes."""
+
+
+def observe_losses(losses: Tensor, present: Tensor | bool = True) -> Observation:
+    """Makes the observation of a scheme that uses no gradients.
+
+    Args:
+        losses: The losses ``[terms]``; anything finite where a term is absent.
+        present: Whether the term is there, ``[terms]`` or one for all.
+    """
+    seen = (losses - losses == 0).all() & present  # inf and nan are not equal to themselves there
+    return Observation(losses, seen.to(losses.dtype), seen.expand_as(losses))
+
+
+def observe_norms(
+    losses: Tensor,
+    norms: Tensor,
+    finite: Tensor | bool = True,
+    largest: Tensor | None = None,
+    mean_magnitude: Tensor | None = None,
+) -> Observation:
+    """Makes the observation of a scheme that uses gradients: a norm that is 0 or not finite is one that was not seen.
+
+    Args:
+        losses: The losses ``[terms]``.
+        norms: The norms of their gradients ``[terms]``.
+        finite: Whether the losses of the step are finite; where not, nothing was seen.
+        largest: The largest magnitudes ``[terms]``, or None.
+        mean_magnitude: The mean magnitudes ``[terms]``, or None.
+    """
+    norms = norms.nan_to_num(0.0, 0.0, 0.0) * finite
+    return Observation(losses, norms, norms.bool(), largest, mean_magnitude)
 
 
 class Weighting(nn.Module, ABC):
@@ -29,7 +69,8 @@ class Weighting(nn.Module, ABC):
     in the order of the names. A new one is one file with one class, which
 
     - implements :meth:`weigh`: the total and the weights, from the losses and the scheme's state;
-    - overrides :meth:`observe` if its state moves by rule, and sets ``uses_losses`` or ``uses_gradients``;
+    - overrides :meth:`observe` if its state moves by rule: then it is shown every training step;
+    - sets ``uses_gradients`` or ``uses_magnitudes`` if it needs more of a step than the losses;
     - keeps whatever changes during training in a parameter or a buffer, so that a checkpoint holds it.
 
     What every scheme promises, and the tests ask of each one in ``conf/loss/``:
@@ -46,10 +87,10 @@ class Weighting(nn.Module, ABC):
         ValueError: If ``terms`` is empty or has a name twice.
     """
 
-    uses_losses: ClassVar[bool] = False
-    """Whether :meth:`observe` needs the values of the losses, those of the step at hand."""
     uses_gradients: ClassVar[bool] = False
     """Whether :meth:`observe` needs gradient norms, together with the losses they belong to."""
+    uses_magnitudes: ClassVar[bool] = False
+    """Whether it also needs the largest and the mean magnitude of the entries of the gradients."""
 
     learning_rate: float | None = None
     """What the optimizer should train the parameters with, if the scheme has any; None is the optimizer's own rate."""
@@ -73,22 +114,35 @@ class Weighting(nn.Module, ABC):
     def observe(self, observation: Observation) -> None:
         """Moves the state by what was seen; called in training only, before :meth:`weigh`, without autograd."""
 
-    def forward(self, losses: Tensor, norms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def observes(self) -> bool:
+        """Whether :meth:`observe` does anything: whether a class between this one and the scheme overrides it."""
+        return type(self).observe is not Weighting.observe
+
+    def forward(
+        self,
+        losses: Tensor,
+        norms: Tensor | None = None,
+        largest: Tensor | None = None,
+        mean_magnitude: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Observes, in training, and weighs a row in which every term is present.
 
         Args:
             losses: The losses ``[terms]``.
             norms: The norms of their gradients ``[terms]``, for a scheme that uses them.
+            largest: The largest magnitudes in the gradients ``[terms]``, for a scheme that uses them.
+            mean_magnitude: The mean magnitudes ``[terms]``, likewise.
 
         Returns:
             The total ``[]`` and the weights ``[terms]``.
         """
-        if self.training and (self.uses_losses or (self.uses_gradients and norms is not None)):
+        if self.training and self.observes and not (self.uses_gradients and norms is None):
             with torch.no_grad():
-                values = losses.detach()
-                norms = torch.ones_like(values) if norms is None else norms
-                seen = (values.isfinite() & norms.isfinite()).all().expand_as(values)
-                self.observe(Observation(values, torch.where(seen, norms, 0.0), seen))
+                seen = observe_losses(losses.detach())
+                if norms is not None:
+                    seen = observe_norms(seen.losses, norms, seen.seen, largest, mean_magnitude)
+                self.observe(seen)
         return self.weigh(losses, torch.ones_like(losses, dtype=torch.bool))
 
     def extra_repr(self) -> str:

@@ -61,7 +61,7 @@ class GradBalance(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Moves the average of each term that was seen towards its share of the gradient."""
-        norms = torch.where(observation.seen, observation.norms, 0.0).to(self.average.dtype)
+        norms = observation.norms.to(self.average.dtype)
         seen, known = norms.sign(), self.average.sign()  # 1 or 0
         part = self.average.dot(seen)  # what the known terms had of the gradient, and have between them now
         scale = torch.where(part.bool(), part / norms.dot(known), norms.sum().reciprocal())

@@ -81,8 +81,7 @@ class GradNorm(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
-        losses, norms, seen = observation
-        norms = torch.where(seen, norms, 0.0)
+        losses, norms, seen = observation.losses, observation.norms, observation.seen
         self._note_first(losses, seen)
         slope, mean = self.slope(losses, norms)
         step = self.lr * self.weight * slope / mean  # nan where no term is known yet

@@ -17,7 +17,6 @@ class PositiveWeighting(Weighting):
     the first step does not look either.
     """
 
-    uses_losses = True
     lowest: Tensor
 
     def __init__(self, terms: Iterable[str]) -> None:
@@ -27,7 +26,7 @@ class PositiveWeighting(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Notes the lowest losses; the first time, looks at them."""
-        losses, _, seen = observation
+        losses, seen = observation.losses, observation.seen
         self.lowest.copy_(torch.where(seen, losses, torch.inf).minimum(self.lowest))
         if not (self._checked or torch.compiler.is_compiling()):
             self.check()

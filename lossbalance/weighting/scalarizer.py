@@ -53,7 +53,6 @@ class Scalarizer(Weighting):
         (3.0, [0.0, 1.0])
     """
 
-    uses_losses = True
     latest: Tensor
 
     def __init__(
@@ -87,7 +86,7 @@ class Scalarizer(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Lets the module see the losses."""
-        losses, _, seen = observation
+        losses, seen = observation.losses, observation.seen
         self.latest.copy_(torch.where(seen, losses, self.latest))
         if isinstance(self.module, nn.Module):
             self._tell(self.latest.clone())

@@ -107,7 +107,7 @@ class Uncertainty(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Starts each log-variance that awaits its first loss, and keeps all within bounds."""
-        losses, _, seen = observation
+        losses, seen = observation.losses, observation.seen
         starts = seen & ~self.started & (losses > 0)
         s = torch.where(starts, self._optimum(losses), self.log_variance)
         self.log_variance.copy_(s.clamp(-_BOUND, _BOUND))

@@ -72,6 +72,6 @@ class UncertaintySoftmax(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes up the losses of the step."""
-        losses, _, seen = observation
+        losses, seen = observation.losses, observation.seen
         self.latest.copy_(torch.where(seen, losses, self.latest))
         super().observe(observation)

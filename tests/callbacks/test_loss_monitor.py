@@ -193,8 +193,6 @@ def test_between_logs_a_step_costs_a_few_operations_whatever_the_number_of_terms
 class Collapsing(Weighting):
     """Takes the weight of the first term away, by a rule."""
 
-    uses_losses = True
-
     def __init__(self, terms):
         super().__init__(terms)
         self.register_buffer("weight", torch.ones(len(self.terms)))

@@ -7,8 +7,9 @@ from lossbalance.weighting import GradBalance, Observation
 
 
 def observe(scheme: GradBalance, *norms: float, seen: list[bool] | None = None) -> list[float]:
-    row = torch.tensor(norms)
-    scheme.observe(Observation(torch.ones_like(row), row, torch.tensor(seen or [True] * len(norms))))
+    mask = torch.tensor(seen or [True] * len(norms))
+    row = torch.tensor(norms).where(mask, 0.0)
+    scheme.observe(Observation(torch.ones_like(row), row, mask))
     return scheme(torch.ones_like(row))[1].tolist()
 
 

@@ -8,8 +8,8 @@ from lossbalance.weighting import GradNorm, Observation
 
 
 def observe(scheme: GradNorm, losses: list[float], norms: list[float], seen: list[bool] | None = None) -> list[float]:
-    row = torch.tensor(losses)
-    scheme.observe(Observation(row, torch.tensor(norms), torch.tensor(seen or [True] * len(losses))))
+    row, mask = torch.tensor(losses), torch.tensor(seen or [True] * len(losses))
+    scheme.observe(Observation(row, torch.tensor(norms).where(mask, 0.0), mask))
     return scheme(torch.ones_like(row))[1].tolist()
 
 

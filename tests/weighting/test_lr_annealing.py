@@ -7,8 +7,9 @@ from lossbalance.weighting import LRAnnealing, Observation
 
 
 def observe(scheme: LRAnnealing, norms: list[float], seen: list[bool] | None = None) -> list[float]:
-    row = torch.tensor(norms)
-    scheme.observe(Observation(torch.ones_like(row), row, torch.tensor(seen or [True] * len(norms))))
+    mask = torch.tensor(seen or [True] * len(norms))
+    row = torch.tensor(norms).where(mask, 0.0)
+    scheme.observe(Observation(torch.ones_like(row), row, mask))
     return scheme(torch.ones_like(row))[1].tolist()
 
 
