@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Real
 
+_LARGEST = 3.4e38  # what single precision holds
+
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Returns ``" (did you mean 'physics'?)"``, or nothing when no known name is near."""
@@ -94,6 +96,37 @@ def check_number(argument: str, value: object, kind: str, holds: Callable[[float
     if not holds(number):
         raise ValueError(message)
     return number
+
+
+def check_positive(argument: str, value: object, cure: str = "") -> float:
+    """Returns ``value`` as a float once it is a positive number, finite in single precision too.
+
+    Raises:
+        TypeError: If ``value`` is not a real number.
+        ValueError: If it is not positive, or not finite.
+    """
+    return check_number(argument, value, "a positive, finite number", lambda number: 0 < number <= _LARGEST, cure)
+
+
+def check_not_negative(argument: str, value: object, cure: str = "") -> float:
+    """Returns ``value`` as a float once it is 0 or a positive number, finite in single precision too.
+
+    Raises:
+        TypeError: If ``value`` is not a real number.
+        ValueError: If it is negative, or not finite.
+    """
+    kind = "a number, finite and not negative"
+    return check_number(argument, value, kind, lambda number: 0 <= number <= _LARGEST, cure)
+
+
+def check_decay(argument: str, value: object) -> float:
+    """Returns ``value`` as a float once it can be the decay of a running average.
+
+    Raises:
+        TypeError: If ``value`` is not a real number.
+        ValueError: If it is not in [0, 1).
+    """
+    return check_number(argument, value, "a number in [0, 1)", lambda number: 0 <= number < 1)
 
 
 def check_integer(argument: str, value: object, low: int, high: int | None = None) -> int:

@@ -1,12 +1,11 @@
 """Weights chosen by hand."""
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_mapping, check_number
+from lossbalance._utils.checks import check_mapping, check_not_negative
 from lossbalance.weighting.base import Weighting, weighted_sum
 
 
@@ -35,14 +34,10 @@ class Fixed(Weighting):
     def __init__(self, terms: Iterable[str], weights: Mapping[str, float]) -> None:
         super().__init__(terms)
         check_mapping("weights", weights, self.terms)
-        row = [_check_weight(term, weights[term]) for term in self.terms]
-        self.register_buffer("weight", torch.tensor(row))
+        cure = "to maximize a term, negate its loss"
+        self.weights = {term: check_not_negative(f"weights[{term!r}]", weights[term], cure) for term in self.terms}
+        self.register_buffer("weight", torch.tensor(list(self.weights.values())))
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its number."""
         return weighted_sum(losses, self.weight, present)
-
-
-def _check_weight(term: str, weight: object) -> float:
-    kind, cure = "a number, finite and not negative", "to maximize a term, negate its loss"
-    return check_number(f"weights[{term!r}]", weight, kind, lambda number: 0 <= number < math.inf, cure)

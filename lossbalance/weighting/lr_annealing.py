@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_number
+from lossbalance._utils.checks import check_decay
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -49,7 +49,7 @@ class LRAnnealing(Weighting):
 
     def __init__(self, terms: Iterable[str], decay: float = 0.9) -> None:
         super().__init__(terms)
-        self.decay = check_number("decay", decay, "a number in [0, 1)", lambda number: 0 <= number < 1)
+        self.decay = check_decay("decay", decay)
         self.register_buffer("weight", torch.ones(len(self.terms)))  # lambda
         self.register_buffer("known", torch.zeros(len(self.terms), dtype=torch.bool))
 

@@ -1,6 +1,7 @@
 """What schemes for positive losses have in common."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ class PositiveWeighting(Weighting):
     the first step does not look either.
     """
 
+    allowed: ClassVar[str] = "above 0"
+    """What a loss must be, for the message."""
     lowest: Tensor
 
     def __init__(self, terms: Iterable[str]) -> None:
@@ -25,12 +28,10 @@ class PositiveWeighting(Weighting):
         self._checked = False
 
     def observe(self, observation: Observation) -> None:
-        """Notes the lowest losses; the first time, looks at them."""
-        losses, seen = observation.losses, observation.seen
-        self.lowest.copy_(torch.where(seen, losses, torch.inf).minimum(self.lowest))
+        """Notes the lowest losses; looks at the first."""
+        self.lowest.clamp_(max=torch.where(observation.seen, observation.losses, torch.inf))
         if not (self._checked or torch.compiler.is_compiling()):
             self.check()
-            self._checked = True
 
     def refused(self) -> Tensor:
         """Whether the lowest loss of each term ``[terms]`` is one that the scheme has no answer to."""
@@ -42,13 +43,16 @@ class PositiveWeighting(Weighting):
         Raises:
             ValueError: If one was negative, or zero where the scheme takes its logarithm; the message names the term.
         """
-        rows = zip(self.terms, self.lowest.tolist(), self.refused().tolist(), strict=True)
+        lowest = self.lowest.tolist()
+        self._checked = min(lowest) < torch.inf
+        rows = zip(self.terms, lowest, self.refused().tolist(), strict=True)
         refused = {term: loss for term, loss, is_refused in rows if is_refused}
         if refused:
             self.lowest.fill_(torch.inf)
             raise ValueError(
-                f"`losses` must be above 0 for {type(self).__name__}, got {refused}: add to such a term what makes its "
-                "smallest value positive, leave it out (None) where it is 0, or weigh it by Fixed or GradBalance."
+                f"`losses` must be {self.allowed} for {type(self).__name__}, got {refused}: add to such a term what "
+                "makes its smallest value positive, leave it out (None) where it is 0, or weigh it by Fixed or "
+                "GradBalance."
             )
 
     def train(self, mode: bool = True) -> "PositiveWeighting":

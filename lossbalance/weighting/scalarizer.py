@@ -1,13 +1,12 @@
 """Any function from a row of losses to a scalar."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lossbalance._utils.checks import check_number
+from lossbalance._utils.checks import check_number, check_positive
 from lossbalance.weighting.base import Observation, Weighting
 
 
@@ -63,8 +62,7 @@ class Scalarizer(Weighting):
         lr: float | None = None,
     ) -> None:
         super().__init__(terms)
-        kind = "a positive, finite number"
-        self.learning_rate = None if lr is None else check_number("lr", lr, kind, lambda number: 0 < number < math.inf)
+        self.learning_rate = None if lr is None else check_positive("lr", lr)
         if not callable(module):
             raise TypeError(f"`module` must be callable with a row of losses, got {module!r}.")
         kind = "a positive number of training steps"

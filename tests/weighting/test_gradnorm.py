@@ -112,10 +112,45 @@ def test_weights_stay_positive_and_add_up_to_their_number_whatever_comes():
         assert sum(weights) == pytest.approx(3)
 
 
+def test_it_starts_from_weights_tuned_by_hand_rescaled_to_their_number():
+    scheme = GradNorm(["aux", "main"], restoring_force=0.0, lr=0.1, initial={"aux": 1.0, "main": 3.0})
+    assert scheme(torch.ones(2))[1].tolist() == [0.5, 1.5]
+
+    weights = observe(scheme, [1.0, 1.0], [3.0, 1.0])  # G = (1.5, 1.5): at its target
+
+    assert weights == pytest.approx([0.5, 1.5])
+
+
+def test_a_negative_loss_is_refused_by_name():
+    scheme = GradNorm(["likelihood", "main"])
+    with pytest.raises(ValueError, match=r"must be 0 or more for GradNorm, got \{'likelihood': -2.0\}"):
+        observe(scheme, [-2.0, 1.0], [1.0, 1.0])
+
+
+def test_a_loss_that_turns_negative_moves_nothing_and_is_named_at_the_next_switch_of_mode():
+    scheme = GradNorm(["likelihood", "main"])
+    before = observe(scheme, [1.0, 1.0], [2.0, 1.0])
+    for _ in range(50):
+        assert observe(scheme, [-2.0, 1.0], [2.0, 1.0]) == pytest.approx(before)
+    with pytest.raises(ValueError, match=r"got \{'likelihood': -2.0\}"):
+        scheme.eval()
+
+
+def test_a_loss_of_zero_is_as_good_as_trained():
+    scheme = GradNorm(["solved", "main"], restoring_force=1.0)
+    for _ in range(5):
+        observe(scheme, [1.0, 1.0], [1.0, 1.0])
+    solved, main = observe(scheme, [0.0, 1.0], [1.0, 1.0])
+    assert solved < main
+    scheme.eval()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"restoring_force": -1.0}, "`restoring_force` must be a number, finite and not negative, got -1.0"),
+        ({"initial": {"aux": 1.0}}, r"`initial` must name each term of .* missing \['main'\]"),
+        ({"initial": {"aux": 1.0, "main": 0.0}}, r"`initial\['main'\]` must be a positive, finite number, got 0.0"),
         ({"lr": 0}, "`lr` must be a positive, finite number, got 0"),
         ({"initial": "balance"}, r"`initial` must be one of .*, got 'balance' \(did you mean 'balanced'\?\)"),
     ],

@@ -96,15 +96,34 @@ def test_auto_starts_at_the_optimum_of_the_first_losses(likelihood, regularizer)
         assert weights[0].item() == pytest.approx(scheme._a[0].item() ** 0.5 / 1e-3, rel=1e-2)  # about 1 / sqrt(2 L)
 
 
-def test_auto_starts_once():
-    scheme = Uncertainty(["a", "b"])
-    scheme(torch.tensor([1.0, 100.0]))
-    before = scheme.log_variance.detach().clone()
+def test_auto_starts_at_the_optimum_of_the_mean_of_the_first_five_losses():
+    scheme, losses = Uncertainty(["a", "b"]), [8.0, 1.0, 3.0, 2.0, 6.0, 500.0, 500.0]
+    for step, loss in enumerate(losses, start=1):
+        scheme(torch.tensor([loss, 10 * loss]))
+        mean = sum(losses[: min(step, 5)]) / min(step, 5)
+        torch.testing.assert_close(scheme.log_variance.detach(), torch.tensor([mean, 10 * mean]).log())
+        assert scheme.started.tolist() == [step >= 5] * 2
 
-    scheme(torch.tensor([50.0, 2.0]))
 
-    torch.testing.assert_close(before, torch.tensor([1.0, 100.0]).log())
-    assert torch.equal(scheme.log_variance, before)
+def test_each_term_counts_its_own_first_losses():
+    criterion = WeightedLoss(Uncertainty(["a", "b"]))
+    for step in range(12):
+        criterion({"a": torch.tensor(2.0), "b": torch.tensor(float(step)) if step in (6, 8, 10) else None})
+    assert criterion.weighting.started.tolist() == [True, False]
+    torch.testing.assert_close(criterion.weighting.log_variance.detach(), torch.tensor([2.0, 8.0]).log())
+
+
+def test_a_log_variance_is_trained_from_the_sixth_loss_on_and_by_no_optimizer_before():
+    criterion = WeightedLoss(Uncertainty(["a", "b"], initial_log_variance={"a": "auto", "b": 0.0}))
+    optimizer = torch.optim.Adam(criterion.parameter_groups(lr=0.1))
+    for step in range(1, 8):
+        optimizer.zero_grad()
+        loss = torch.tensor(4.0 if step < 6 else 40.0)
+        criterion({"a": loss, "b": loss}).backward()
+        moves = criterion.weighting.log_variance.grad != 0
+        assert moves.tolist() == [step > 5, True]
+        optimizer.step()
+    assert criterion.weighting.log_variance[0] > math.log(4)
 
 
 def test_some_terms_may_start_by_themselves_and_others_at_a_number():
@@ -124,7 +143,7 @@ def test_a_first_batch_without_a_sound_loss_leaves_the_start_to_the_next(first):
     assert not scheme.started[1]
     criterion({"a": torch.tensor(9.0), "b": torch.tensor(1e5)})
 
-    expected = torch.tensor([9.0 if first is not None else 4.0, 1e5]).log()  # a step that is not finite leaves no trace
+    expected = torch.tensor([9.0 if first is not None else 6.5, 1e5]).log()  # a step that is not finite leaves no trace
     torch.testing.assert_close(scheme.log_variance.detach(), expected)
 
 
@@ -203,7 +222,7 @@ def test_a_loss_that_turns_negative_later_is_refused_at_the_next_switch_of_mode_
 
 def test_a_loss_may_be_zero_once_its_log_variance_has_started():
     criterion = WeightedLoss(Uncertainty(["data", "hinge"]))
-    for loss in (1.0, 0.0):
+    for loss in (1.0, 2.0, 3.0, 4.0, 5.0, 0.0):
         criterion({"data": torch.tensor(1.0), "hinge": torch.tensor(loss)})
     criterion.eval()
 

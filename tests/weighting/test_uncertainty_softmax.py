@@ -8,7 +8,7 @@ from lossbalance.weighting import UncertaintySoftmax
 
 
 def test_weights_are_the_softmax_of_the_inverse_losses():
-    scheme = UncertaintySoftmax(["a", "b"], temperature=2.0)
+    scheme = UncertaintySoftmax(["a", "b"], temperature=2.0, scale_free=False)
 
     total, weights = scheme(torch.tensor([0.25, 0.5]))  # 1 / (T L) = 2 and 1
 
@@ -20,10 +20,10 @@ def test_weights_are_the_softmax_of_the_inverse_losses():
 def test_the_temperature_has_a_unit_unless_the_scheme_is_scale_free():
     losses = torch.tensor([0.5, 2.0])
 
-    _, paper = UncertaintySoftmax(["a", "b"])(losses)
-    _, paper_in_thousandths = UncertaintySoftmax(["a", "b"])(1000 * losses)
-    _, free = UncertaintySoftmax(["a", "b"], scale_free=True)(losses)
-    _, free_in_thousandths = UncertaintySoftmax(["a", "b"], scale_free=True)(1000 * losses)
+    _, paper = UncertaintySoftmax(["a", "b"], 1.0, scale_free=False)(losses)
+    _, paper_in_thousandths = UncertaintySoftmax(["a", "b"], 1.0, scale_free=False)(1000 * losses)
+    _, free = UncertaintySoftmax(["a", "b"], 1.0)(losses)
+    _, free_in_thousandths = UncertaintySoftmax(["a", "b"], 1.0)(1000 * losses)
 
     assert (paper[0] - paper[1]).item() == pytest.approx(math.tanh(0.75), rel=1e-5)
     assert (paper_in_thousandths[0] - paper_in_thousandths[1]).item() < 1e-3
@@ -65,7 +65,7 @@ def test_before_training_the_weights_are_equal_and_in_eval_those_of_the_last_ste
 
 
 def test_an_absent_term_weighs_nothing_and_is_remembered():
-    criterion = WeightedLoss(UncertaintySoftmax(["a", "b"], scale_free=True))
+    criterion = WeightedLoss(UncertaintySoftmax(["a", "b"], 1.0))
     criterion({"a": torch.tensor(1.0), "b": torch.tensor(3.0)})
     criterion({"a": torch.tensor(1.0), "b": None})
     assert [weight.item() for weight in criterion.weights.values()] == pytest.approx([0.75, 0.0])
@@ -74,18 +74,38 @@ def test_an_absent_term_weighs_nothing_and_is_remembered():
 def test_a_step_that_is_not_finite_leaves_no_trace():
     criterion = WeightedLoss(UncertaintySoftmax(["a", "b"]))
     criterion({"a": torch.tensor(1.0), "b": torch.tensor(3.0)})
-    before = criterion.weighting.latest.clone()
+    before = criterion.weighting.average.clone()
     assert criterion({"a": torch.tensor(torch.nan), "b": torch.tensor(5.0)}).isnan()
-    assert torch.equal(criterion.weighting.latest, before)
+    assert torch.equal(criterion.weighting.average, before)
 
 
 def test_it_compiles_into_one_graph():
-    criterion = WeightedLoss(UncertaintySoftmax(["a", "b"], scale_free=True))
+    criterion = WeightedLoss(UncertaintySoftmax(["a", "b"], 1.0, decay=0.0))
     call = torch.compile(criterion, backend="aot_eager", fullgraph=True)
     for scale in (1.0, 2.0):
         total = call({"a": torch.tensor(scale, requires_grad=True), "b": torch.tensor(3 * scale)})
         total.backward()
         assert total.item() == pytest.approx(1.5 * scale)
+
+
+def test_the_scale_free_form_weighs_by_a_running_average():
+    scheme = UncertaintySoftmax(["a", "b"], 1.0, decay=0.5)
+    scheme(torch.tensor([1.0, 8.0]))
+
+    _, weights = scheme(torch.tensor([4.0, 2.0]))  # averages (1 / 2 + 4) / (3 / 2) = 3 and (8 / 2 + 2) / (3 / 2) = 4
+
+    torch.testing.assert_close(weights, torch.tensor([4 / 7, 3 / 7]))
+
+
+@pytest.mark.parametrize("scale_free", [True, False])
+def test_a_loss_that_turns_negative_breaks_no_step_and_is_named_at_the_next_switch_of_mode(scale_free):
+    criterion = WeightedLoss(UncertaintySoftmax(["data", "physics"], scale_free=scale_free))
+    criterion({"data": torch.tensor(1.0), "physics": torch.tensor(3.0)})
+    before = criterion.weights
+    assert criterion({"data": torch.tensor(1.0), "physics": torch.tensor(-0.5)}).isfinite()
+    assert criterion.weights == before
+    with pytest.raises(ValueError, match=r"must be above 0 for UncertaintySoftmax, got \{'physics': -0.5\}"):
+        criterion.eval()
 
 
 def test_a_loss_that_is_not_positive_is_refused_by_name():

@@ -1,0 +1,57 @@
+"""Averages over steps, one per term, that a term which was not seen does not move."""
+
+import torch
+from torch import Tensor
+
+FIRST = 5  # a first loss is noisy: the mean of the first few stands for it
+_NONE = torch.finfo(torch.float32).tiny  # of steps: divides, and vanishes when 1 is added
+
+
+def start_average(count: int) -> Tensor:
+    """Returns the state ``[2, terms]`` of running averages that have seen nothing: for a buffer."""
+    return torch.zeros(2, count)
+
+
+def move_average(state: Tensor, values: Tensor, seen: Tensor, decay: float) -> None:
+    """Moves the averages of the terms that were seen, in place.
+
+    The first row averages the values as if they had been 0 before training, the second the number 1; so the ratio of
+    the two is free of the bias of the start.
+
+    Args:
+        state: What :func:`start_average` returned, ``[2, terms]``.
+        values: The values of the step ``[terms]``; anything where a term was not seen.
+        seen: Whether the step counts for the term, ``[terms]``.
+        decay: How much of the average stays from step to step, in [0, 1).
+    """
+    latest = torch.stack([values, seen]).to(state.dtype)
+    state.lerp_(torch.where(seen, latest, state), 1 - decay)
+
+
+def read_average(state: Tensor) -> Tensor:
+    """Returns the averages ``[terms]``; nan for a term that was never seen."""
+    return state[0] / state[1]
+
+
+def start_first(count: int, steps: int = 0) -> Tensor:
+    """Returns the number of steps ``[terms]`` that :func:`average_first` has seen: for a buffer."""
+    return torch.full((count,), max(float(steps), _NONE))
+
+
+def average_first(mean: Tensor, steps: Tensor, values: Tensor, seen: Tensor, number: int = FIRST) -> Tensor:
+    """Averages the first values that are seen of each term, in place.
+
+    Args:
+        mean: The averages ``[terms]``; anything finite before the first value.
+        steps: How often each term was seen ``[terms]``, from :func:`start_first`.
+        values: The values of the step ``[terms]``; anything where a term was not seen.
+        seen: Whether the step counts for the term, ``[terms]``.
+        number: How many values are averaged.
+
+    Returns:
+        Whether the average of a term may still move or has just done so, ``[terms]``.
+    """
+    steps.add_(seen)
+    moves = steps <= number
+    mean.lerp_(torch.where(seen, values.to(mean.dtype), mean), moves / steps)
+    return moves
