@@ -16,10 +16,10 @@ BOUNDS = {
     "equal": (4, 4),  # goal: 3, 15
     "fixed": (3, 3),  # goal: 3, 15
     "alpha": (5, 5),  # goal: 3, 15
-    "uncertainty": (51, 51),  # goal: 22, 34
-    "uncertainty_softmax": (20, 20),  # goal: 12, 24
-    "gradbalance": (50, 110),  # goal: 25, 37
-    "lr_annealing": (37, 97),  # goal: 25, 37
+    "uncertainty": (38, 38),  # goal: 22, 34
+    "uncertainty_softmax": (23, 23),  # goal: 12, 24
+    "gradbalance": (31, 91),  # goal: 25, 37
+    "lr_annealing": (38, 98),  # goal: 25, 37
     "gradnorm": (77, 137),  # goal: 40, 52
     "scalarizer": (56, 56),  # no goal: what it wraps is not ours
 }
