@@ -76,8 +76,8 @@ class LossMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the criterion and starts to count, or goes on where the checkpoint was written."""
         self._criterion = find_criterion(trainer, pl_module, type(self).__name__)
-        self.last_epoch = self._resumed.get("last_epoch", {})
-        self.history, self._course = self._resumed.get("history", []), self._resumed.get("course", [])
+        if not self._resumed:
+            self.last_epoch, self.history, self._course = {}, [], []
         if find_balancer(trainer) is None:
             self._warn(diagnose_parameters(self._criterion, trainer.optimizers))
         for span in ("epoch", "log"):
@@ -149,6 +149,11 @@ class LossMonitor(Callback):
             if add_figure is not None:
                 add_figure("losses", figure, trainer.global_step)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the pictures of a training that had nothing left to do."""
+        if self._resumed:
+            self.on_train_end(trainer, pl_module)
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts to count."""
         self._start_evaluation(trainer, pl_module, "val")
@@ -203,8 +208,10 @@ class LossMonitor(Callback):
         return {**kept, "penalty_shares": self._penalty_shares, **counting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there when training starts."""
+        """Goes on from there when training starts; until then, the last epoch is the one that was saved."""
         self._resumed = state_dict
+        self.last_epoch = state_dict.get("last_epoch", {})
+        self.history, self._course = state_dict.get("history", []), state_dict.get("course", [])
 
     def _warn(self, troubles: Iterable[tuple[str, str]]) -> None:
         for trouble, message in troubles:

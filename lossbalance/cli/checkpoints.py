@@ -3,7 +3,10 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
+from weakref import proxy
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -13,7 +16,8 @@ from lossbalance._utils.checks import check_word
 class BestAndLast(ModelCheckpoint):
     """Keeps ``best.ckpt``, by a metric, and ``last.ckpt``, of the last whole epoch; before the first, of the start.
 
-    So a run that is interrupted at any moment goes on from a point that an uninterrupted one would have passed.
+    So a run that is interrupted at any moment goes on from a point that an uninterrupted one would have passed. The
+    metrics of that point are kept too: after its last epoch a run has nothing left to compute them by.
 
     Args:
         dirpath: The folder.
@@ -29,6 +33,11 @@ class BestAndLast(ModelCheckpoint):
         # `save_last` would skip epochs that are not the best.
         super().__init__(dirpath, "best", monitor=monitor, mode=mode, save_last=False, enable_version_counter=False)
         self.last = Path(dirpath) / "last.ckpt"
+        self._metrics: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the metrics of the checkpoint known, if the run goes on from one."""
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the start of training."""
@@ -37,16 +46,42 @@ class BestAndLast(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
+        self._metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         super().on_train_epoch_end(trainer, pl_module)
         self._save_last(trainer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning keeps, and the metrics."""
+        return {**super().state_dict(), "metrics": self._metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._metrics = state_dict.get("metrics", {})
+        super().load_state_dict(state_dict)
+
     def _save_last(self, trainer: Trainer) -> None:
-        best = Path(self.best_model_path)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        best = Path(self.best_model_path)
         if self._last_global_step_saved != trainer.global_step or not best.is_file():
-            trainer.save_checkpoint(self.last)
+            self._save(trainer, self.last)
         elif trainer.is_global_zero:  # it is the best: a copy takes less time
-            partial = self.last.with_suffix(".part")
-            shutil.copyfile(best, partial)
-            os.replace(partial, self.last)
+            part = self.last.with_suffix(".part")
+            shutil.copyfile(best, part)
+            os.replace(part, self.last)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Is called by Lightning where the epoch is the best so far."""
+        self._save(trainer, Path(filepath))
+        self._last_global_step_saved = trainer.global_step
+        self._last_checkpoint_saved = filepath
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.after_save_checkpoint(proxy(self))
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        """Writes beside the file and moves into place, so that a run that is killed leaves a whole one."""
+        part = path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            os.replace(part, path)
+        trainer.strategy.barrier()  # the others look whether it is there

@@ -2,19 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
-from lossbalance.cli.explain import leave
+from lossbalance.cli.explain import EXPLAIN, leave
 from lossbalance.cli.launch import run_to_the_end
 from lossbalance.cli.schema import register
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
-_EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set where errors are to be told in one message
 
 
 def command_line(main: Callable[[], Any]) -> None:
@@ -27,24 +22,10 @@ def command_line(main: Callable[[], Any]) -> None:
         run_to_the_end(main)
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to hand the error on to us
-    os.environ[_EXPLAIN] = "1"
+    os.environ[EXPLAIN] = "1"
     try:
         run_to_the_end(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        leave(error)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Ends the program with the message of an error, unless a sweep is to go on or a traceback is wanted.
-
-    Left to itself, Hydra would announce the error of a single run in words of its own, before it hands it on.
-    """
-    try:
-        yield
-    except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN or _EXPLAIN not in os.environ:
-            raise
         leave(error)

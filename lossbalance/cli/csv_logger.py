@@ -1,12 +1,15 @@
 """The table of a run that may go on."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+from lossbalance._utils.files import replacing
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -29,17 +32,44 @@ class ContinuedCSVLogger(CSVLogger):
     def experiment(self) -> Any:
         """What writes the table."""
         if self._experiment is None:
-            earlier = self._earlier()
-            writer = super().experiment
-            if not earlier.empty:
-                earlier.to_csv(writer.metrics_file_path, index=False)
-                writer.metrics_keys = list(earlier)
+            self._experiment = _Table(self.log_dir, self._first_step())
         return self._experiment
 
-    def _earlier(self) -> pd.DataFrame:
-        path = Path(self.log_dir) / "metrics.csv"
-        if self.ckpt_path is None or not path.is_file():
-            return pd.DataFrame()
-        table = pd.read_csv(path)
-        step = torch.load(self.ckpt_path, weights_only=True, map_location="cpu")["global_step"]
-        return table[table["step"] < step].dropna(axis="columns", how="all")
+    def _first_step(self) -> int:
+        if self.ckpt_path is None:
+            return 0
+        return torch.load(self.ckpt_path, weights_only=True, map_location="cpu")["global_step"]
+
+
+class _Table(ExperimentWriter):
+    """Keeps the rows of the steps before the first one, as they were written, and is never half rewritten."""
+
+    def __init__(self, log_dir: str, first_step: int) -> None:
+        path = Path(log_dir) / self.NAME_METRICS_FILE
+        rows = [row for row in _read(path) if row["step"].isdecimal() and int(row["step"]) < first_step]
+        self._kept = [key for key in rows[0] if any(row[key] for row in rows)] if rows else []
+        if rows:
+            _write(path, self._kept, rows)
+        super().__init__(log_dir)
+        self.metrics_keys = list(self._kept)
+
+    def _check_log_dir_exists(self) -> None:
+        if not self._kept:
+            Path(self.metrics_file_path).unlink(missing_ok=True)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        _write(Path(self.metrics_file_path), fieldnames, _read(Path(self.metrics_file_path)))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, restval=""))  # a line that was cut off has no step
+
+
+def _write(path: Path, keys: list[str], rows: list[dict[str, str]]) -> None:
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, keys, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

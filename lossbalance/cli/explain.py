@@ -1,14 +1,35 @@
 """What is wrong with what was typed, in one message."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import singledispatch
 from typing import NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lossbalance._utils.checks import did_you_mean
+
+EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set in the environment where errors are to be told in one message
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Ends the program with the message of an error, unless a sweep is to go on or a traceback is wanted.
+
+    Left to itself, Hydra would announce the error of a single run in words of its own, before it hands it on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN or EXPLAIN not in os.environ:
+            raise
+        leave(error)
 
 
 def leave(error: Exception) -> NoReturn:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from lossbalance.cli.run import rehearse
+
 log = logging.getLogger(__name__)
 
 
@@ -17,6 +19,10 @@ class SweepFolder(Callback):
     """Knows the folder of the sweep at hand, and with ``resume=true`` chooses that of the last one like it."""
 
     current: ClassVar[Path | None] = None
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Is called by Hydra before a single run."""
+        rehearse(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Is called by Hydra before the first run."""

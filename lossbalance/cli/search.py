@@ -1,7 +1,6 @@
 """Searches settings with Optuna: every trial is a run of ``scripts/train.py`` with a folder of its own."""
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lossbalance.cli import run
+from lossbalance.cli import record, run
 from lossbalance.cli.explain import explain
 from lossbalance.cli.schema import register
 from lossbalance.sweeps.report import ReportOptions, write_report
@@ -77,9 +76,9 @@ class Search:
             pruned = isinstance(error, optuna.TrialPruned)
             trial.set_user_attr("message", str(error) if pruned else explain(error))
             if pruned:
-                _set_status(folder, "pruned")
+                record.write(folder, record.read(folder) | {"status": "pruned"})
             raise
-        found = json.loads((folder / "summary.json").read_text())["metrics"]
+        found = record.read(folder)["metrics"]
         missing = [name for name in self.metrics if name not in found]
         if missing:
             raise ValueError(f"no metric {missing}; those that exist: {sorted(found)}.")
@@ -209,11 +208,6 @@ def _value(trial: optuna.Trial, key: str, sweep: Any) -> Any:
         value = trial.suggest_float(key, sweep.start, sweep.end, log="log" in sweep.tags)
         return float(f"{value:.4g}")
     raise ValueError(f"`{key}` must be a list, a range or an interval to be searched, got {sweep}.")
-
-
-def _set_status(folder: Path, status: str) -> None:
-    path = folder / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": status}, indent=2) + "\n")
 
 
 def _storage(given: str | None, folder: Path) -> str | BaseStorage:

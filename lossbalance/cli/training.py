@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,45 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from lossbalance._utils.checks import check_integer
+from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.build import build_callbacks, build_module, build_trainer
+from lossbalance.cli.checkpoint_file import check_checkpoint
 from lossbalance.cli.table import show
+from lossbalance.tasks import MultiLossModule
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Training:
+    """All that a configuration describes, made and checked; nothing has been written yet."""
+
+    data: Any
+    module: MultiLossModule
+    callbacks: list[pl.Callback]
+    trainer: pl.Trainer
+    settings: str
+
+
+def prepare(config: DictConfig) -> Training:
+    """Returns what the configuration describes, once all of it that can be checked is known to be sound."""
+    filter_warnings()
+    _check_usage(config)
+    settings = OmegaConf.to_yaml(config, resolve=True)
+    if config.threads is not None:
+        torch.set_num_threads(check_integer("threads", config.threads, 1))
+    data = instantiate(config.task.data)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = build_module(config)
+    if config.ckpt_path is not None:
+        check_checkpoint(config, module)
+    callbacks = build_callbacks(config)
+    return Training(data, module, callbacks, build_trainer(config, callbacks), settings)
 
 
 def train(config: DictConfig, record: dict[str, Any]) -> None:
@@ -33,26 +64,21 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     Raises:
         KeyboardInterrupt: If training was interrupted.
     """
-    filter_warnings()
-    _check_usage(config)
-    if config.threads is not None:
-        torch.set_num_threads(check_integer("threads", config.threads, 1))
-    data = instantiate(config.task.data)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config)
-    criterion = module.criterion
+    training = prepare(config)
+    trainer, module, criterion = training.trainer, training.module, training.module.criterion
     record["terms"] = list(criterion.terms)
-    callbacks = build_callbacks(config)
-    trainer = build_trainer(config, callbacks)
+    if trainer.is_global_zero:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+        write_text(Path(config.output_dir) / "config.yaml", training.settings)
     try:
-        trainer.fit(module, data, ckpt_path=config.ckpt_path)
+        trainer.fit(module, training.data, ckpt_path=config.ckpt_path)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from stop
     finally:
-        _note(trainer, callbacks, record)
+        _note(trainer, training.callbacks, record)
         record["weights"] = _numbers(criterion.weights)
     if config.test:
-        trainer.test(module, data, verbose=False)
+        trainer.test(module, training.data, verbose=False)
         record["metrics"] |= _numbers(trainer.callback_metrics)
     if trainer.is_global_zero:
         show(record)
@@ -67,8 +93,6 @@ def _check_usage(config: DictConfig) -> None:
     devices, most = config.trainer.devices, os.cpu_count() or 1
     if config.trainer.accelerator == "cpu" and isinstance(devices, int) and devices > most:
         raise ValueError(f"`trainer.devices` must be at most {most}, the number of this machine's CPUs, got {devices}.")
-    if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-        raise ValueError(f"`ckpt_path` must be a checkpoint, got {config.ckpt_path!r}, which is not a file.")
 
 
 def filter_warnings() -> None:

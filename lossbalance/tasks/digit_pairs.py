@@ -127,6 +127,7 @@ def split(labels: Tensor, seed: int, folds: int, fold: int) -> dict[str, Tensor]
     """Returns the indices of the digits for ``train``, ``val`` and ``test``: disjoint, each digit equally often."""
     indices = torch.arange(len(labels)).numpy()
     rest, test = train_test_split(indices, test_size=0.2, stratify=labels, random_state=seed)
+    check_integer("folds", folds, 2, int(labels[rest].bincount().min()))  # each has every digit
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rest, labels[rest])
     train, val = list(splits)[fold]
     return {"train": torch.as_tensor(rest[train]), "val": torch.as_tensor(rest[val]), "test": torch.as_tensor(test)}

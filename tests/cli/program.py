@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from lossbalance.cli import run
+from lossbalance.cli.schema import register
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,3 +30,14 @@ def command(*words: str) -> list[str]:
 def surroundings() -> dict[str, str]:
     """The environment of the program: this checkout, one thread."""
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def train_here(*words: str, folder: Path) -> float:
+    """Does what ``scripts/train.py`` does with these words, in this process."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [*words, f"output_dir='{folder}'"], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return run(config)

@@ -80,6 +80,27 @@ def test_a_run_that_goes_on_ends_as_one_that_never_stopped(straight, tmp_path):
         assert tables[0][name].dropna().tolist() == tables[1][name].dropna().tolist()
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ckpt_path={folder}/checkpoints/lats.ckpt"], "`ckpt_path` must be a checkpoint, got "),
+        ([], "must be without a finished run, got "),
+        (["ckpt_path={folder}/checkpoints/last.ckpt", "folds=100000"], "`folds` must be"),
+    ],
+)
+def test_what_is_refused_in_the_folder_of_a_finished_run_touches_no_file_of_it(straight, words, message):
+    before = contents(straight)
+    words = [word.format(folder=straight) for word in words]
+    done = train("loss=gradbalance", "trainer.max_epochs=4", f"hydra.run.dir={straight}", *words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert contents(straight) == before
+
+
 @pytest.mark.processes
 def test_of_two_processes_one_writes_and_shows(tmp_path):
     done = train("trainer=ddp", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}")

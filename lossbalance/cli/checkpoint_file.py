@@ -1,0 +1,128 @@
+"""Whether a checkpoint is one that a run can go on from."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+_WHOLE = ("state_dict", "optimizer_states", "loops", "epoch", "global_step", "callbacks")  # what Lightning saves
+_FREE = ("trainer.", "callbacks.", "logger.", "ckpt_path", "output_dir", "resume", "test", "threads")  # may change
+
+
+def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
+    """Checks that ``ckpt_path`` is a whole checkpoint of this module, with no more epochs than are asked for.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    path = Path(config.ckpt_path)
+    checkpoint = read_checkpoint(path)
+    problem = _misfit(checkpoint["state_dict"], module.state_dict()) or _other_optimizer(config, checkpoint)
+    if problem:
+        raise ValueError(
+            f"`ckpt_path` must be of the same network, scheme and optimizer, got {str(path)!r}: {problem}"
+            f"{_settings_that_differ(config, path)}."
+        )
+    done, asked = _epochs(checkpoint), config.trainer.max_epochs
+    if asked is not None and 0 <= asked < done:
+        raise ValueError(
+            f"`trainer.max_epochs` must be at least {done}, the epochs that {str(path)!r} has, got {asked}: "
+            "more of them, or an earlier checkpoint."
+        )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns what Lightning saved; what would run code when it is loaded is refused.
+
+    Raises:
+        ValueError: If there is no such file, it is broken, holds more than tensors and numbers, or is no checkpoint.
+    """
+    if not path.is_file():
+        raise ValueError(f"`ckpt_path` must be a checkpoint, got {str(path)!r}, which is not a file.")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"`ckpt_path` must be a checkpoint, got {str(path)!r}: {_unpickled(path, error)}.") from error
+    except Exception as error:  # a broken file can raise anything
+        raise ValueError(f"`ckpt_path` must be a checkpoint, got {str(path)!r}: {_broken(path)}.") from error
+    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in _WHOLE):
+        raise ValueError(
+            f"`ckpt_path` must be a whole checkpoint, got {str(path)!r}, which lacks the state of the training: "
+            "checkpoints/last.ckpt in the folder of a run has it."
+        )
+    return checkpoint
+
+
+def _unpickled(path: Path, error: pickle.UnpicklingError) -> str:
+    if "Unsupported" in str(error) or "Can only" in str(error):
+        return "it holds more than tensors and numbers, and to load that could run code"
+    return _broken(path)
+
+
+def _broken(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    with path.open("rb") as file:
+        if file.read(2) == b"PK" and not zipfile.is_zipfile(path):
+            return "the file is cut off, or damaged"
+    return "the file is none that torch.save wrote, or damaged"
+
+
+def _misfit(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Says which parameters and buffers do not fit; nothing where all do."""
+    problems = []
+    for what, names in (("lacks", own.keys() - saved.keys()), ("has in addition", saved.keys() - own.keys())):
+        if names:
+            problems.append(f"it {what} {_some(names)}")
+    for name in [name for name in own if name in saved and saved[name].shape != own[name].shape][:1]:
+        problems.append(f"`{name}` is {list(saved[name].shape)} there and {list(own[name].shape)} here")
+    return "; ".join(problems)
+
+
+def _other_optimizer(config: DictConfig, checkpoint: Mapping[str, Any]) -> str:
+    """Says that the checkpoint was trained by another kind of optimizer, if it was."""
+    if not config.optimizer or not config.optimizer.get("_partial_"):
+        return ""
+    here = instantiate(config.optimizer)([nn.Parameter(torch.zeros(1))]).state_dict()["param_groups"][0]
+    for there in (group for state in checkpoint["optimizer_states"][:1] for group in state["param_groups"][:1]):
+        decoupled = "decoupled_weight_decay"  # what tells AdamW from Adam
+        if here.keys() - there.keys() or here.get(decoupled) != there.get(decoupled):
+            return f"its optimizer is not {config.optimizer._target_}"
+    return ""
+
+
+def _settings_that_differ(config: DictConfig, path: Path) -> str:
+    """Lists what the run that left the checkpoint was told otherwise, as far as its folder knows."""
+    file = path.parent.parent / "config.yaml"
+    if not file.is_file():
+        return ""
+    there, here = (
+        _flatten(OmegaConf.load(file)),
+        _flatten(OmegaConf.create(OmegaConf.to_container(config, resolve=True))),
+    )
+    keys = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key) and not key.startswith(_FREE)]
+    told = [f"{key}={there.get(key)} there, {here.get(key)} here" for key in keys[:5]]
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, DictConfig) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _epochs(checkpoint: Mapping[str, Any]) -> int:
+    """Returns how many epochs the checkpoint has seen the end of."""
+    return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+
+
+def _some(names: Any, most: int = 3) -> str:
+    shown = ", ".join(f"`{name}`" for name in sorted(names)[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

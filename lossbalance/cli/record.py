@@ -1,0 +1,105 @@
+"""What a run leaves in ``summary.json``."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lossbalance._utils.files import write_text
+from lossbalance.cli.explain import explain
+
+SUMMARY = "summary.json"
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # what launchers tell each process
+_NOT_TOLD = ("ckpt_path=", "resume=", "output_dir=")  # what a run comes to does not depend on them
+
+
+@contextmanager
+def recorded(config: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
+    """Gives the record of a run, and writes it however the run ends.
+
+    A record that says ``completed`` is only replaced by another that does.
+    """
+    record, start = begin(config), time.perf_counter()
+    try:
+        yield record
+        record["status"] = "completed"
+    except Exception as error:
+        record |= {"status": "failed", "message": explain(error)}
+        raise
+    finally:
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        if is_first_process() and (record["status"] == "completed" or not is_completed(read(folder))):
+            write(folder, record)
+
+
+def begin(config: DictConfig) -> dict[str, Any]:
+    """Returns the record of a run as it stands before training."""
+    hydra = HydraConfig.get()
+    choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    return {
+        "status": "interrupted",
+        "task": config.task.name,
+        "loss": choices["loss"],
+        "seed": config.seed,
+        "fold": config.fold,
+        "folds": config.folds,
+        "overrides": [word for word in hydra.overrides.task if not word.startswith(_NOT_TOLD)],
+        "terms": list(config.task.terms),
+        "objective": {**config.task.objective, "value": None},
+        "metrics": {},
+        "weights": {},
+        "gradient_shares": {},
+        "last_epoch": {},
+        "config": choices | _settings(config),
+    }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Returns the record in a folder; an empty one where there is none that can be read."""
+    try:
+        record = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    """Writes the record into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SUMMARY, json.dumps(record, indent=2) + "\n")
+
+
+def is_completed(record: dict[str, Any]) -> bool:
+    """Whether it is the record of a run that came to its end."""
+    return record.get("status") == "completed"
+
+
+def completed_alike(config: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """Returns the record in a folder if it is of a run that was told the same, and came to its end."""
+    record = read(folder)
+    return record if is_completed(record) and record.get("config") == begin(config)["config"] else None
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of several processes that train together which writes."""
+    return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """Returns every setting by its dotted key, as it is typed on the command line, but those that follow another."""
+    unused = {"output_dir", "ckpt_path", "resume"} | (set() if "alpha" in config.loss else {"alpha"})
+    return {key: value for key, value in _leaves(OmegaConf.to_container(config)) if key not in unused}
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_") and not str(value).startswith("${"):
+            yield f"{prefix}{key}", value
