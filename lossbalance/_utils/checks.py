@@ -143,3 +143,14 @@ def check_integer(argument: str, value: object, low: int, high: int | None = Non
     if value < low or (high is not None and value > high):
         raise ValueError(message)
     return value
+
+
+def check_flag(argument: str, value: object) -> bool:
+    """Returns ``value`` once it is True or False.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"`{argument}` must be True or False, got {value!r}.")
+    return value

@@ -1,7 +1,8 @@
-"""What ``module.half()`` must not round."""
+"""What ``module.half()`` must not round, and how wide a device computes."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -17,3 +18,8 @@ def keep_precision(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
         return tensor.to(moved.device) if narrowed else moved
 
     return move
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Returns fp64, or fp32 for a device that may lack it."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32

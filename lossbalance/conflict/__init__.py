@@ -1,1 +1,12 @@
 """Aggregators: rules that settle conflicts between the gradients of terms."""
+
+from lossbalance.conflict.aligned_mtl import AlignedMTL
+from lossbalance.conflict.base import Aggregator
+from lossbalance.conflict.cagrad import CAGrad
+from lossbalance.conflict.config import ConFIG
+from lossbalance.conflict.from_torchjd import FromTorchJD
+from lossbalance.conflict.imtlg import IMTLG
+from lossbalance.conflict.mgda import MGDA
+from lossbalance.conflict.pcgrad import PCGrad
+
+__all__ = ["IMTLG", "MGDA", "Aggregator", "AlignedMTL", "CAGrad", "ConFIG", "FromTorchJD", "PCGrad"]

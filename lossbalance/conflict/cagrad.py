@@ -1,0 +1,77 @@
+"""The best gradient for the term that gains least, near the mean."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lossbalance._utils.checks import check_number
+from lossbalance.conflict.active_set import find_support, solve_within
+from lossbalance.conflict.base import Aggregator, normalize
+
+
+class CAGrad(Aggregator):
+    r"""Takes, within a distance of the mean gradient, the one that does most for the term that gains least.
+
+    With the mean :math:`g_0 = \frac1K \sum_i g_i`,
+
+    .. math:: d = \arg\max_d \min_i \; g_i \cdot d \quad \text{where} \quad \|d - g_0\| \le c \, \|g_0\|.
+
+    The solution is :math:`d = g_0 + \sum_i y_i g_i` with :math:`y \ge 0`, so that :math:`m_i = \frac1K + y_i`. With the
+    slack :math:`s_i = g_i \cdot d - \nu`, :math:`\nu` being the least gain, it has :math:`s \ge 0`, :math:`y_i s_i = 0`
+    and :math:`\|\sum_i y_i g_i\| = c \|g_0\|`: for given places of the zeros a linear system, and a quadratic equation
+    for :math:`\nu`.
+
+    From :math:`c = 1` on, where some mean of the gradients is as good as zero, so that nothing helps all terms, the
+    multipliers are 0.
+
+    Args:
+        c: The distance, as a part of the norm of the mean gradient: 0 is the mean gradient, large values approach
+            :class:`MGDA`.
+
+    Shape:
+        The matrix is ``[terms, terms]``; multipliers are ``[terms]``.
+
+    Raises:
+        TypeError: If ``c`` is not a number.
+        ValueError: If ``c`` is negative or not finite.
+
+    Source:
+        Liu, Liu, Jin, Stone and Liu (2021), "Conflict-averse gradient descent for multi-task learning", equation 2 and
+        algorithm 1, https://arxiv.org/abs/2110.14048
+
+    Example:
+        >>> CAGrad(c=0.5)(torch.eye(2)).tolist()  # the mean is the best direction already, and the longest
+        [0.75, 0.75]
+    """
+
+    def __init__(self, c: float = 0.5) -> None:
+        super().__init__()
+        self.c = check_number("c", c, "a number, 0 or more", lambda number: 0 <= number < math.inf)
+
+    def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
+        """Solves on the scale of unit gradients, y_i |g_i|, on which small ones count."""
+        norms, cosines = normalize(gramian, present)
+        mean = present / present.sum()
+        gains = cosines @ (mean * norms)  # of g_0, times 1 / |g_i|
+        radius = self.c * gains.dot(mean * norms).clamp(min=0).sqrt()  # c |g_0|
+        system = cosines + tolerance * torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
+        right = torch.stack([1 / norms, gains], dim=1)
+
+        def solve(support: Tensor) -> tuple[Tensor, Tensor]:
+            solution = solve_within(system, right, support)
+            (qq, qp), (_, pp) = (right.T @ solution).unbind()
+            nu = (qp + (qp.square() - qq * (pp - radius.square())).clamp(min=0).sqrt()) / qq
+            y = nu * solution[:, 0] - solution[:, 1]
+            return y, system @ y + gains - nu / norms
+
+        y = find_support(solve, present, tolerance**0.5)
+        length = y.dot(cosines @ y).clamp(min=0).sqrt()  # c |g_0|, but for rounding
+        y = torch.where(length > 0, y * (radius / length), 0.0) / norms
+        nearest = radius / y.sum()  # the norm of sum_i y_i g_i / sum_i y_i
+        stationary = nearest.square() < max(1e-8, 4 * tolerance) * gramian.trace()
+        return torch.where(stationary, 0.0, mean + y)
+
+    def extra_repr(self) -> str:
+        """The setting."""
+        return f"c={self.c}"

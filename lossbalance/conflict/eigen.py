@@ -1,0 +1,61 @@
+"""Eigenvalues of small symmetric matrices."""
+
+import torch
+from torch import Tensor
+
+
+def decompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the eigenvalues ``[n]`` of a symmetric matrix ``[n, n]``, in no order, and its eigenvectors in columns.
+
+    On an accelerator ``torch.linalg.eigh`` waits for the device, to tell whether it has succeeded; rotations do not.
+    """
+    return tuple(torch.linalg.eigh(matrix)) if matrix.device.type == "cpu" else rotate(matrix)
+
+
+def rotate(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Decomposes by Jacobi's rotations, a fixed number of them, half as many as there are rows at a time.
+
+    Source:
+        Brent and Luk (1985), "The solution of singular-value and symmetric eigenvalue problems on multiprocessor
+        arrays", https://doi.org/10.1137/0906007, for the order in which pairs take turns.
+    """
+    rows = len(matrix)
+    matrix = torch.nn.functional.pad(matrix, (0, rows % 2, 0, rows % 2))
+    count = len(matrix)
+    vectors = torch.eye(count, dtype=matrix.dtype, device=matrix.device)
+    turn = _turn(vectors)
+    sweeps = 1 if count == 2 else 3 + (count - 1).bit_length()  # which takes fp64 to its last bits
+    for _ in range((count - 1) * sweeps):
+        rotation = _rotation(matrix) @ turn
+        matrix = rotation.T @ matrix @ rotation
+        vectors = vectors @ rotation
+    return matrix.diagonal()[:rows], vectors[:rows, :rows]  # after whole sweeps the padding is back in its place
+
+
+def _turn(identity: Tensor) -> Tensor:
+    """Returns the permutation after which other rows are paired; all pairs have met when it is the identity again."""
+    half = len(identity) // 2
+    ring = [*range(1, half), *reversed(range(half, 2 * half))]
+    places = [0] * len(identity)
+    for place, row in zip(ring[1:] + ring[:1], ring, strict=True):
+        places[place] = row
+    return identity[:, places]
+
+
+def _rotation(matrix: Tensor) -> Tensor:
+    """Returns the rotation that brings row i and row i + n/2 to a product of 0, for each i below n/2."""
+    half = len(matrix) // 2
+    difference = (matrix.diagonal()[:half] - matrix.diagonal()[half:]) / 2
+    product = matrix.diagonal(half)
+    sign = torch.where(difference < 0, -1.0, 1.0)
+    angle = torch.atan2(sign * product, difference.abs()) / 2  # the smaller one, for which sweeps converge
+    cos, sin = angle.cos(), angle.sin()
+    top = torch.cat([cos.diag(), -sin.diag()], dim=1)
+    return torch.cat([top, torch.cat([sin.diag(), cos.diag()], dim=1)])
+
+
+def invert(matrix: Tensor, tolerance: float) -> Tensor:
+    """Returns the pseudo-inverse of a symmetric matrix; an eigenvalue counts from ``tolerance`` times the largest."""
+    values, vectors = decompose(matrix)
+    reciprocals = torch.where(values.abs() > tolerance * values.abs().max(), 1 / values, 0.0)
+    return vectors * reciprocals @ vectors.T
