@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.timing import ratio, time_in_turn
 from lossbalance.callbacks import LossMonitor
-from lossbalance.cli.build import build_callbacks, build_module, build_trainer
+from lossbalance.cli.build import build, build_callbacks, build_trainer
 from lossbalance.cli.schema import register
 from lossbalance.cli.training import filter_warnings
 from lossbalance.tasks import Head
@@ -67,13 +66,12 @@ def _in_new_folder(train: Callable[[DictConfig], None], config: DictConfig) -> N
 
 
 def _train(config: DictConfig) -> None:
-    pl.seed_everything(config.seed, verbose=False)
-    module, data = build_module(config), instantiate(config.task.data)
+    data, module, _, _ = build(config)
     callbacks = build_callbacks(config)
     for callback in callbacks:
         if isinstance(callback, LossMonitor):
             callback.pictures = False
-    build_trainer(config, callbacks).fit(module, data)
+    build_trainer(config, module, callbacks).fit(module, data)
 
 
 def _train_plainly(config: DictConfig) -> None:

@@ -174,9 +174,11 @@ class BalanceLosses(Callback):
             return None
         if not isinstance(outputs, Mapping) or not isinstance(outputs.get("losses"), Mapping):
             got = f"a dict with {list(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+            losses = ", ".join(f"{term!r}: {term}_loss" for term in self.criterion.terms)
             raise ValueError(
-                f"`training_step` of {type(module).__name__} must return {{'loss': ..., 'losses': {{name: tensor}}}} "
-                f"for `BalanceLosses`, got {got}: put the plain losses of {list(self.criterion.terms)} under 'losses'."
+                f"`training_step` of {type(module).__name__} must return its plain losses, got {got}: end it with\n"
+                f"    losses = {{{losses}}}\n"
+                '    return {"loss": sum(losses.values()), "losses": losses}'
             )
         total = self.criterion(outputs["losses"], module=module, shared=self._shared or None)
         if self._learner is not None:

@@ -1,28 +1,65 @@
 """Makes what a configuration describes."""
 
+import logging
 import sys
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from pytorch_lightning.callbacks import RichProgressBar
+from omegaconf import DictConfig, OmegaConf
 
 from lossbalance._utils.checks import check_number
+from lossbalance.callbacks import BalanceLosses
+from lossbalance.cli.data import as_datamodule, build_data
+from lossbalance.cli.libraries import library_of, trainer_arguments
+from lossbalance.cli.targets import find_target, make
 from lossbalance.penalties import Penalty
-from lossbalance.tasks import MultiLossModule
+from lossbalance.tasks.base import TaskModule
 from lossbalance.weighted_loss import WeightedLoss
 
 
-def build_module(config: DictConfig) -> MultiLossModule:
-    """Returns the task's module with its criterion; a penalty is a term of it where ``penalty.as_term`` says so."""
+class Built(NamedTuple):
+    """What is trained."""
+
+    data: Any
+    module: pl.LightningModule
+    criterion: WeightedLoss
+    callbacks: list[pl.Callback]
+    """What the module needs beside the callbacks of the configuration."""
+
+
+def build(config: DictConfig) -> Built:
+    """Returns the data and the module with its criterion; a penalty is a term where ``penalty.as_term`` says so.
+
+    A :class:`TaskModule` calls the criterion itself. Any other module is weighed by :class:`BalanceLosses`.
+    """
+    data = build_data(config.task.data)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    target = find_target("task.module", config.task.module, "a LightningModule")
     penalties = build_penalties(config)
     as_terms = penalties if penalties and config.penalty.as_term else {}
     config.task.terms = [*config.task.terms, *as_terms]
     criterion = build_criterion(config, {} if as_terms else penalties)
+    module, callbacks = _build_module(config, target, data, criterion, as_terms)
+    return Built(as_datamodule(data, library_of(module)), module, criterion, callbacks)
+
+
+def _build_module(
+    config: DictConfig, target: Any, data: Any, criterion: WeightedLoss, as_terms: Mapping[str, Penalty]
+) -> tuple[pl.LightningModule, list[pl.Callback]]:
+    """Returns the module, and what it needs beside the callbacks of the configuration."""
+    if not (isinstance(target, type) and issubclass(target, TaskModule)):
+        return make(config.task.module), [_build_balancer(config, criterion)]
     check_number("optimizer.lr", config.optimizer.get("lr", 0.0), "a number, 0 or more", lambda number: number >= 0)
-    make = instantiate(config.task.module, _partial_=True)
-    return make(criterion=criterion, optimizer=instantiate(config.optimizer), penalties=as_terms)
+    constructor = instantiate(config.task.module, _partial_=True)
+    given = {"criterion": criterion, "optimizer": instantiate(config.optimizer), "penalties": as_terms}
+    return constructor(**given, **target.arguments_from(data)), []
+
+
+def _build_balancer(config: DictConfig, criterion: WeightedLoss) -> BalanceLosses:
+    settings: Any = OmegaConf.to_container(config.task, resolve=True)
+    return BalanceLosses(criterion, **{key: settings[key] for key in ("probes", "shared") if settings.get(key)})
 
 
 def build_penalties(config: DictConfig) -> dict[str, Penalty]:
@@ -42,16 +79,19 @@ def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> Wei
 
 
 def build_callbacks(config: DictConfig) -> list[pl.Callback]:
-    """Returns the callbacks of the configuration and, where the output is a terminal, a progress bar."""
-    callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
-    return [*callbacks, RichProgressBar(leave=False)] if _shows_progress(config) else callbacks
+    """Returns the callbacks of the configuration."""
+    return [instantiate(callback) for callback in (config.callbacks or {}).values()]
 
 
-def build_trainer(config: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Returns the trainer with its loggers."""
+def build_trainer(config: DictConfig, module: pl.LightningModule, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Returns the trainer of the module's library with its loggers and, on a terminal, a progress bar."""
+    library = library_of(module)
+    logging.getLogger(library.__name__).setLevel(logging.WARNING)
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
-    make = instantiate(config.trainer, _partial_=True)
-    return make(
+    if _shows_progress(config):
+        callbacks = [*callbacks, library.callbacks.RichProgressBar(leave=False)]
+    return instantiate(
+        {**config.trainer, **trainer_arguments(library, callbacks)},
         callbacks=callbacks,
         logger=loggers,
         enable_progress_bar=_shows_progress(config),

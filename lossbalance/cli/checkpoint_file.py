@@ -11,6 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from lossbalance.tasks.base import TaskModule
+
 _WHOLE = ("state_dict", "optimizer_states", "loops", "epoch", "global_step", "callbacks")  # what Lightning saves
 _FREE = ("trainer.", "callbacks.", "logger.", "ckpt_path", "output_dir", "resume", "test", "threads")  # may change
 
@@ -23,7 +25,7 @@ def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
     """
     path = Path(config.ckpt_path)
     checkpoint = read_checkpoint(path)
-    problem = _misfit(checkpoint["state_dict"], module.state_dict()) or _other_optimizer(config, checkpoint)
+    problem = _misfit(checkpoint["state_dict"], module.state_dict()) or _other_optimizer(config, module, checkpoint)
     if problem:
         raise ValueError(
             f"`ckpt_path` must be of the same network, scheme and optimizer, got {str(path)!r}: {problem}"
@@ -85,10 +87,10 @@ def _misfit(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     return "; ".join(problems)
 
 
-def _other_optimizer(config: DictConfig, checkpoint: Mapping[str, Any]) -> str:
+def _other_optimizer(config: DictConfig, module: nn.Module, checkpoint: Mapping[str, Any]) -> str:
     """Says that the checkpoint was trained by another kind of optimizer, if it was."""
-    if not config.optimizer or not config.optimizer.get("_partial_"):
-        return ""
+    if not config.optimizer or not config.optimizer.get("_partial_") or not isinstance(module, TaskModule):
+        return ""  # any other module has an optimizer of its own
     here = instantiate(config.optimizer)([nn.Parameter(torch.zeros(1))]).state_dict()["param_groups"][0]
     for there in (group for state in checkpoint["optimizer_states"][:1] for group in state["param_groups"][:1]):
         decoupled = "decoupled_weight_decay"  # what tells AdamW from Adam

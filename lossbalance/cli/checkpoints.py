@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lossbalance._utils.checks import check_word
+from lossbalance.cli.objective import check_logged
 
 
 class BestAndLast(ModelCheckpoint):
@@ -49,6 +50,12 @@ class BestAndLast(ModelCheckpoint):
         self._metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         super().on_train_epoch_end(trainer, pl_module)
         self._save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks that the metric is there, before Lightning complains of it in its own words."""
+        if not trainer.sanity_checking and self.monitor is not None:
+            check_logged(self.monitor, trainer.callback_metrics)
+        super().on_validation_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning keeps, and the metrics."""

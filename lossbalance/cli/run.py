@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from lossbalance.cli.explain import explain, explained
 from lossbalance.cli.isolate import run_isolated
+from lossbalance.cli.objective import check_given, set_direction
 from lossbalance.cli.record import SUMMARY, completed_alike, is_completed, is_first_process, read, recorded
 
 _KILLED = "the process was killed: was there memory enough?"
@@ -25,6 +26,8 @@ def run(config: DictConfig) -> float:
     The folder ``output_dir`` gets the resolved ``config.yaml``, ``summary.json``, and what the callbacks and loggers
     write. With ``resume``, a run whose summary says that it is completed is not trained again.
     """
+    check_given(config)
+    set_direction(config)
     folder = Path(config.output_dir)
     if config.resume and (record := completed_alike(config, folder)):
         return record["objective"]["value"]
@@ -46,10 +49,12 @@ def rehearse(config: DictConfig) -> None:
     with open_dict(config):
         del config["hydra"]
     with explained():
+        check_given(config)
+        set_direction(config)
         if config.resume and completed_alike(config, folder):
             return
         check_folder(config, folder)
-        data = import_training().prepare(config).data
+        data = import_training().prepare(config).built.data
         if hasattr(data, "setup"):
             data.setup("fit")
 

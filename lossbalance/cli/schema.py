@@ -5,30 +5,9 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
-
-@dataclass
-class Objective:
-    """The unweighted validation metric that a sweep looks at and the best checkpoint is chosen by."""
-
-    name: str = MISSING
-    direction: str = "maximize"  # or minimize
-
-
-@dataclass
-class Task:
-    """What is trained."""
-
-    name: str = MISSING
-    terms: list[str] = MISSING
-    objective: Objective = field(default_factory=Objective)
-    batch_size: int = 128
-    lr: float = 0.003
-    max_epochs: int = 25
-    width: int = 16
-    data: dict[str, Any] = MISSING
-    module: dict[str, Any] = MISSING
+from lossbalance.cli.task_schema import open_arguments, task_schema
 
 
 @dataclass
@@ -71,7 +50,7 @@ class Trainer:
 class Config:
     """What ``conf/train.yaml`` and the command line fill in; the comments are there."""
 
-    task: Task = field(default_factory=Task)
+    task: Any = field(default_factory=task_schema)
     loss: dict[str, Any] = MISSING
     penalty: dict[str, Any] | None = None
     optimizer: dict[str, Any] = MISSING
@@ -93,7 +72,9 @@ class Config:
 def register() -> None:
     """Makes the types known to Hydra: ``schema`` of ``conf/train.yaml``, and those of ``conf/hydra/launcher``."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    open_arguments(schema.task)
+    store.store(name="schema", node=schema)
     Plugins.instance()  # the launchers that are installed register themselves
     launchers = store.repo["hydra"]["launcher"]
     for name in ("submitit_local", "submitit_slurm"):

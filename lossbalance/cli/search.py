@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lossbalance.cli import record, run
 from lossbalance.cli.explain import explain
+from lossbalance.cli.objective import check_given, set_direction
 from lossbalance.cli.schema import register
 from lossbalance.sweeps.report import ReportOptions, write_report
 from lossbalance.sweeps.runs import show
@@ -90,7 +91,10 @@ class Search:
             return [
                 StudyDirection.MINIMIZE if lower_is_better(name) else StudyDirection.MAXIMIZE for name in self.metrics
             ]
-        return [StudyDirection[compose("train", list(self.fixed)).task.objective.direction.upper()]]
+        config = compose("train", list(self.fixed))
+        check_given(config)
+        set_direction(config)
+        return [StudyDirection[config.task.objective.direction.upper()]]
 
     def _train(self, trial: optuna.Trial, words: list[str], folder: Path) -> float:
         from lossbalance.cli.pruning import Pruning  # imports torch, which takes seconds

@@ -11,17 +11,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from lossbalance._utils.checks import check_integer
 from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
-from lossbalance.cli.build import build_callbacks, build_module, build_trainer
+from lossbalance.cli.build import Built, build, build_callbacks, build_trainer
 from lossbalance.cli.checkpoint_file import check_checkpoint
+from lossbalance.cli.libraries import defines
+from lossbalance.cli.objective import check_logged
 from lossbalance.cli.table import show
-from lossbalance.tasks import MultiLossModule
+from lossbalance.cli.targets import import_from_here
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,7 @@ log = logging.getLogger(__name__)
 class Training:
     """All that a configuration describes, made and checked; nothing has been written yet."""
 
-    data: Any
-    module: MultiLossModule
+    built: Built
     callbacks: list[pl.Callback]
     trainer: pl.Trainer
     settings: str
@@ -44,13 +44,14 @@ def prepare(config: DictConfig) -> Training:
     settings = OmegaConf.to_yaml(config, resolve=True)
     if config.threads is not None:
         torch.set_num_threads(check_integer("threads", config.threads, 1))
-    data = instantiate(config.task.data)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config)
+    import_from_here()
+    built = build(config)
+    if built.callbacks:
+        _tell_idle(built.module)
     if config.ckpt_path is not None:
-        check_checkpoint(config, module)
-    callbacks = build_callbacks(config)
-    return Training(data, module, callbacks, build_trainer(config, callbacks), settings)
+        check_checkpoint(config, built.module)
+    callbacks = [*built.callbacks, *build_callbacks(config)]
+    return Training(built, callbacks, build_trainer(config, built.module, callbacks), settings)
 
 
 def train(config: DictConfig, record: dict[str, Any]) -> None:
@@ -65,34 +66,59 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         KeyboardInterrupt: If training was interrupted.
     """
     training = prepare(config)
-    trainer, module, criterion = training.trainer, training.module, training.module.criterion
+    trainer, (data, module, criterion, _) = training.trainer, training.built
     record["terms"] = list(criterion.terms)
     if trainer.is_global_zero:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         write_text(Path(config.output_dir) / "config.yaml", training.settings)
     try:
-        trainer.fit(module, training.data, ckpt_path=config.ckpt_path)
+        trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from stop
     finally:
         _note(trainer, training.callbacks, record)
         record["weights"] = _numbers(criterion.weights)
-    if config.test:
-        trainer.test(module, training.data, verbose=False)
+    check_logged(record["objective"]["name"], record["metrics"])
+    if config.test and _has_test(data, module):
+        trainer.test(module, datamodule=data, verbose=False)
         record["metrics"] |= _numbers(trainer.callback_metrics)
     if trainer.is_global_zero:
         show(record)
 
 
+def _has_test(data: pl.LightningDataModule, module: pl.LightningModule) -> bool:
+    """Whether there is something to test, and something to test it on; if not, says so."""
+    for owner, method in ((module, "test_step"), (data, "test_dataloader")):
+        if not defines(owner, method):
+            log.warning(
+                "There is no test: %s has no `%s` (test=false says that none is wanted).", type(owner).__name__, method
+            )
+            return False
+    return True
+
+
 def _check_usage(config: DictConfig) -> None:
     """Tells of settings that are wrong or have no effect, before anything is built."""
-    hydra = HydraConfig.get()
-    typed = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
-    if "alpha" in typed and "alpha" not in config.loss:
-        log.warning("`alpha` has no effect with loss=%s; it has with loss=alpha.", hydra.runtime.choices["loss"])
+    if "alpha" in _typed() and "alpha" not in config.loss:
+        choice = HydraConfig.get().runtime.choices["loss"]
+        log.warning("`alpha` has no effect with loss=%s; it has with loss=alpha.", choice)
     devices, most = config.trainer.devices, os.cpu_count() or 1
     if config.trainer.accelerator == "cpu" and isinstance(devices, int) and devices > most:
         raise ValueError(f"`trainer.devices` must be at most {most}, the number of this machine's CPUs, got {devices}.")
+
+
+def _tell_idle(module: pl.LightningModule) -> None:
+    """Tells of settings that have no effect on a module that knows nothing of them."""
+    if any(key.partition(".")[0] == "optimizer" for key in _typed()):
+        log.warning(
+            "`optimizer` has no effect: %s has its own `configure_optimizers`; task.module.<name>= are its arguments.",
+            type(module).__name__,
+        )
+
+
+def _typed() -> set[str]:
+    """Returns the keys that were given on the command line."""
+    return {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
 
 
 def filter_warnings() -> None:
@@ -109,14 +135,16 @@ def filter_warnings() -> None:
 
 
 def _note(trainer: pl.Trainer, callbacks: list[pl.Callback], record: dict[str, Any]) -> None:
-    """Notes the validation metrics, and what the terms did in the last epoch."""
+    """Notes the unweighted metrics, and what the terms did in the last epoch."""
     metrics = _numbers(trainer.callback_metrics)
-    record["metrics"] = {name: value for name, value in metrics.items() if name.startswith("val/")}
     record["objective"]["value"] = metrics.get(record["objective"]["name"])
     for callback in callbacks:
         if isinstance(callback, LossMonitor):
+            weighed = callback.history[-1] if callback.history else {}
+            metrics = {name: value for name, value in metrics.items() if name not in weighed}
             record["last_epoch"] = callback.last_epoch
             record["gradient_shares"] = {name: did["gradient_share"] for name, did in callback.last_epoch.items()}
+    record["metrics"] = metrics
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -1,14 +1,14 @@
-"""A LightningModule that trains on several losses."""
+"""What the tasks on pictures of digits train."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance.penalties import Penalty
+from lossbalance.tasks.base import TaskModule
 from lossbalance.tasks.heads import Head
 from lossbalance.tasks.network import IntermediateNet
 from lossbalance.weighted_loss import WeightedLoss
@@ -16,11 +16,10 @@ from lossbalance.weighted_loss import WeightedLoss
 Batch = Mapping[str, Tensor]
 
 
-class MultiLossModule(pl.LightningModule):
+class MultiLossModule(TaskModule):
     """Trains a network's heads on one loss each, weighed by a criterion.
 
-    What is logged in validation and test is plain: each loss as it comes, each head's metric, and the mean of the
-    heads' metrics of the same name. The weighted total is for training alone.
+    The metrics are those of the heads, and the means of those of the same name.
 
     Args:
         net: Makes the network from the number of outputs of each head; its ``branches`` are where the terms part.
@@ -38,69 +37,39 @@ class MultiLossModule(pl.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        super().__init__()
-        self.net = net({term: head.outputs for term, head in heads.items()})
+        network = net({term: head.outputs for term, head in heads.items()})
+        super().__init__(network, criterion, optimizer, penalties)
         self.heads = dict(heads)
         self.metrics = nn.ModuleDict({term: head.metric for term, head in heads.items()})
-        self.criterion = criterion
-        self.criterion.probe_inputs(dict(self.net.branches))  # so that every run shows the shares of the gradient
-        self.optimizer = optimizer
-        self.penalties = nn.ModuleDict(penalties or {})
+        criterion.probe_inputs(dict(network.branches))  # so that every run shows the shares of the gradient
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Returns what each head says of the pictures."""
         return self.net(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the weighted total."""
-        losses = self._losses(self(batch["image"]), batch)
-        if not self.penalties:
-            return self.criterion(losses, module=self.net)
-        penalties = {name: penalty(self.net) for name, penalty in self.penalties.items()}
-        return self.criterion(losses | penalties, module=self.net, shared=self.net.parameters())
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns what each head says of the pictures of a batch."""
+        return self(batch["image"])
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs the plain losses as ``val/loss/<term>``."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs the plain losses as ``test/loss/<term>``."""
-        self._evaluate("test", batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the metrics, such as ``val/<term>/accuracy`` and ``val/accuracy``."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the metrics, such as ``test/<term>/accuracy`` and ``test/accuracy``."""
-        self._log_metrics("test")
-
-    def configure_optimizers(self) -> Optimizer:
-        """Gives what the criterion learns a group of its own: weight decay would drag the weights along."""
-        optimizer = self.optimizer([{"params": list(self.net.parameters())}, *self.criterion.parameter_groups()])
-        self.attachment = self.criterion.attach(optimizer, self.net)
-        return optimizer
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Adds the gradients of the penalties that are to be clipped together with the losses."""
-        self.attachment.before_clipping()
-
-    def _losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns each head's loss."""
         return {term: head.loss(outputs[term], batch[term]) for term, head in self.heads.items()}
 
-    def _evaluate(self, stage: str, batch: Batch) -> None:
-        outputs = self(batch["image"])
-        losses = self._losses(outputs, batch)
-        size = len(batch["image"])
-        self.log_dict({f"{stage}/loss/{term}": loss for term, loss in losses.items()}, batch_size=size, sync_dist=True)
+    def sizes(self, batch: Batch) -> dict[str, int]:
+        """Returns the number of pictures, the same for each term."""
+        return dict.fromkeys(self.heads, len(batch["image"]))
+
+    def score(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Takes a batch into the metrics of the heads."""
         for term, head in self.heads.items():
             head.score(outputs[term], batch[term])
 
-    def _log_metrics(self, stage: str) -> None:
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Returns the metrics, such as ``main/accuracy`` and ``accuracy``, and resets them."""
+        metrics: dict[str, Tensor] = {}
         by_name: dict[str, list[Tensor]] = {}
         for term, head in self.heads.items():
-            value = head.metric.compute()  # over all ranks
+            metrics[f"{term}/{head.name}"] = value = head.metric.compute()
             head.metric.reset()
-            self.log(f"{stage}/{term}/{head.name}", value)
             by_name.setdefault(head.name, []).append(value)
-        self.log_dict({f"{stage}/{name}": torch.stack(values).mean() for name, values in by_name.items()})
+        return metrics | {name: torch.stack(values).mean() for name, values in by_name.items()}

@@ -44,7 +44,7 @@ def test_the_summary_says_what_was_trained_and_what_came_of_it(straight):
     for stage in ("val", "test"):
         for name in ("loss/aux", "loss/main", "aux/accuracy", "main/accuracy"):
             assert isinstance(found["metrics"][f"{stage}/{name}"], float)
-    assert sum(found["weights"].values()) == pytest.approx(2)
+    assert all(weight > 0 for weight in found["weights"].values())
     assert sum(found["gradient_shares"].values()) == pytest.approx(1)
     assert found["objective"]["value"] == found["metrics"][found["objective"]["name"]]
     assert found["seconds"] > 0

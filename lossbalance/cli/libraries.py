@@ -1,0 +1,40 @@
+"""The two names of one library: a module made for ``lightning.pytorch`` is not trained by ``pytorch_lightning``."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytorch_lightning
+
+_NAMES = ("pytorch_lightning", "lightning.pytorch")
+
+
+def library_of(made: object) -> ModuleType:
+    """Returns the library whose LightningModule an object is.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    for name in _NAMES:
+        library = sys.modules.get(name)  # nobody has made a module of a library that is not imported
+        if library is not None and isinstance(made, library.LightningModule):
+            return library
+    kind = f"{type(made).__module__}.{type(made).__qualname__}"
+    raise TypeError(f"`task.module._target_` must make a LightningModule, got an object of {kind}.")
+
+
+def defines(made: Any, method: str) -> bool:
+    """Whether a module or its data have a method of their own, not the one that does nothing."""
+    owner = getattr(getattr(made, method, None), "__module__", "")
+    return owner.partition(".")[0] not in ("", "pytorch_lightning", "lightning")
+
+
+def trainer_arguments(library: ModuleType, callbacks: list[Any]) -> dict[str, Any]:
+    """Returns what the library's Trainer must be told of callbacks that were made for the other one.
+
+    It does not take them for checkpoints, and would add some of its own.
+    """
+    if library is pytorch_lightning:
+        return {}
+    checkpoints = any(isinstance(callback, library.callbacks.Checkpoint) for callback in callbacks)
+    return {"_target_": f"{library.__name__}.Trainer", "enable_checkpointing": checkpoints}

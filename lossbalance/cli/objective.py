@@ -1,0 +1,52 @@
+"""The metric that a run is judged by, and what must be given before a run can begin."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lossbalance._utils.checks import did_you_mean
+
+
+def check_given(config: DictConfig) -> None:
+    """Checks that nothing is left out that has no default.
+
+    Raises:
+        ValueError: If something is; the message names all of it.
+    """
+    missing = list(_missing(OmegaConf.to_container(config)))
+    if missing:
+        words = " ".join(f"{key}=..." for key in missing)
+        raise ValueError(f"{missing} must be given: {words}; conf/task/{config.task.name}.yaml says what each is.")
+
+
+def set_direction(config: DictConfig) -> None:
+    """Decides by the name of the objective whether it is to be small or large, where nobody has said."""
+    from lossbalance.sweeps.statistics import lower_is_better  # pandas and scipy: not before they are needed
+
+    objective = config.task.objective
+    if objective.direction is None:
+        objective.direction = "minimize" if lower_is_better(objective.name) else "maximize"
+
+
+def check_logged(name: str, metrics: Iterable[str]) -> None:
+    """Checks that the objective is among the metrics of a validation.
+
+    Raises:
+        ValueError: If it is not; the message has those that are.
+    """
+    known = sorted(metrics)
+    if name not in known:
+        raise ValueError(
+            f"`task.objective.name` must be a metric that the validation logs, got {name!r}"
+            f"{did_you_mean(name, known)}: it logs {known}. Log it in "
+            "`validation_step`, or return {'losses': ...} there for val/loss/<term>."
+        )
+
+
+def _missing(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
+        elif value == MISSING:
+            yield f"{prefix}{key}"

@@ -1,0 +1,121 @@
+"""A LightningModule that trains a network on several losses."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from lossbalance.penalties import Penalty
+from lossbalance.weighted_loss import WeightedLoss
+
+Losses = Mapping[str, Tensor | None]
+
+
+class TaskModule(pl.LightningModule, ABC):
+    """Trains a network on several losses, weighed by a criterion.
+
+    How outputs and losses are computed, and what is measured beside them, a task's own module says. It also tells the
+    criterion where the terms part, by probes or branches. What is logged in validation and test is plain: each loss as
+    it comes, averaged over the samples that have it, and the metrics. The weighted total is for training alone.
+
+    Args:
+        net: The network.
+        criterion: Weighs the losses.
+        optimizer: Makes the optimizer from groups of parameters.
+        penalties: Penalties that are terms beside those of the task, weighed by the criterion.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        criterion: WeightedLoss,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        penalties: Mapping[str, Penalty] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.penalties = nn.ModuleDict(penalties or {})
+        self.terms = [term for term in criterion.terms if term not in self.penalties]
+        self.means = nn.ModuleList(MeanMetric() for _ in self.terms)
+
+    @classmethod
+    def arguments_from(cls, data: Any) -> dict[str, Any]:
+        """Returns arguments of the constructor that follow from the data; none unless a task says so."""
+        return {}
+
+    @abstractmethod
+    def predict(self, batch: Any) -> Any:
+        """Returns the outputs of the network for a batch."""
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Any) -> Losses:
+        """Returns each term's loss ``[]``, a mean over the samples that have it, or None where none has."""
+
+    @abstractmethod
+    def sizes(self, batch: Any) -> Mapping[str, int | Tensor]:
+        """Returns over how many samples of the batch each term's loss is a mean."""
+
+    @abstractmethod
+    def score(self, outputs: Any, batch: Any) -> None:
+        """Takes a batch into the metrics."""
+
+    @abstractmethod
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Returns the metrics by name, such as ``main/accuracy``, over all ranks, and resets them."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Returns the weighted total."""
+        losses = self.losses(self.predict(batch), batch)
+        if not self.penalties:
+            return self.criterion(losses, module=self.net)
+        penalties = {name: penalty(self.net) for name, penalty in self.penalties.items()}
+        return self.criterion({**losses, **penalties}, module=self.net, shared=self.net.parameters())
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Takes a batch into the plain losses and the metrics."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Takes a batch into the plain losses and the metrics."""
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the plain losses, such as ``val/loss/main``, and the metrics."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the plain losses, such as ``test/loss/main``, and the metrics."""
+        self._log("test")
+
+    def configure_optimizers(self) -> Optimizer:
+        """Gives what the criterion learns a group of its own: weight decay would drag the weights along."""
+        optimizer = self.optimizer([{"params": list(self.net.parameters())}, *self.criterion.parameter_groups()])
+        self.attachment = self.criterion.attach(optimizer, self.net)
+        return optimizer
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Adds the gradients of the penalties that are to be clipped together with the losses."""
+        self.attachment.before_clipping()
+
+    def _evaluate(self, batch: Any) -> None:
+        outputs = self.predict(batch)
+        losses, sizes = self.losses(outputs, batch), self.sizes(batch)
+        for term, mean in self._means():
+            loss = losses[term]
+            mean.update(0.0 if loss is None else loss, 0 if loss is None else sizes[term])
+        self.score(outputs, batch)
+
+    def _log(self, stage: str) -> None:
+        for term, mean in self._means():
+            self.log(f"{stage}/loss/{term}", mean.compute())
+            mean.reset()
+        self.log_dict({f"{stage}/{name}": value for name, value in self.compute_metrics().items()})
+
+    def _means(self) -> list[tuple[str, MeanMetric]]:
+        return list(zip(self.terms, cast("list[MeanMetric]", list(self.means)), strict=True))
