@@ -21,6 +21,15 @@ BOUNDS = {
     "gradbalance": (31, 91),  # goal: 25, 37
     "lr_annealing": (38, 98),  # goal: 25, 37
     "gradnorm": (77, 137),  # goal: 40, 52
+    "cov": (44, 44),  # goal: 12, 24
+    "dwa": (36, 36),  # goal: 12, 24
+    "famo": (55, 55),  # an optimizer of its own: no goal
+    "geometric_mean": (21, 21),  # goal: 12, 24
+    "inverse_loss": (31, 31),  # goal: 12, 24
+    "random_weighting": (18, 18),  # goal: 12, 24
+    "relobralo": (45, 45),  # goal: 12, 24
+    "smooth_tchebycheff": (28, 28),  # goal: 12, 24
+    "softadapt": (26, 26),  # goal: 12, 24
     "scalarizer": (56, 56),  # no goal: what it wraps is not ours
 }
 OF_VALUES, OF_GRADIENTS = (12, 24), (25, 37)  # of a scheme that has no line
