@@ -74,8 +74,8 @@ def build_penalties(config: DictConfig) -> dict[str, Penalty]:
 
 
 def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> WeightedLoss:
-    """Returns the criterion that ``loss`` and ``weight_sum`` describe."""
-    return WeightedLoss(instantiate(config.loss), penalties, config.weight_sum)
+    """Returns the criterion that ``loss``, ``weight_sum`` and ``loss_sum`` describe."""
+    return WeightedLoss(instantiate(config.loss), penalties, config.weight_sum, config.loss_sum)
 
 
 def build_callbacks(config: DictConfig) -> list[pl.Callback]:

@@ -59,6 +59,7 @@ class Config:
     callbacks: dict[str, Any] | None = None
     alpha: float = 0.5
     weight_sum: float | None = None
+    loss_sum: float | None = None
     seed: int = 0
     threads: int | None = 1
     fold: int = 0

@@ -1,6 +1,6 @@
 """What a scheme is shown of a step: losses or gradient norms, averaged over ranks by one collective."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,21 +24,22 @@ class Watch(NamedTuple):
     """The norms by ``shared``, ``[terms]``; None where probes measure them."""
 
 
-def observe_losses(weighting: Weighting, row: Tensor, present: Tensor) -> None:
+def observe_losses(observe: Callable[[Observation], None], row: Tensor, present: Tensor) -> None:
     """Shows a scheme the losses of the step at hand.
 
     Args:
-        weighting: The scheme.
+        observe: What is shown the observation.
         row: The losses ``[terms]``, detached; 0 where a term is absent.
         present: Whether the step has the term, ``[terms]``.
     """
     (seen,), broken = average_over_ranks([Part(row, present.to(row.dtype), present)], _is_broken(row))
     losses, norms = seen
-    weighting.observe(Observation(losses, norms, ~broken & norms.bool()))
+    observe(Observation(losses, norms, ~broken & norms.bool()))
 
 
 def observe_gradients(
     weighting: Weighting,
+    observe: Callable[[Observation], None],
     probes: Probes,
     losses: Sequence[Tensor | None],
     row: Tensor,
@@ -49,6 +50,7 @@ def observe_gradients(
 
     Args:
         weighting: The scheme.
+        observe: What is shown the observations.
         probes: Have measured the step before, and will measure this one.
         losses: The losses, or None for an absent term.
         row: The same as a row ``[terms]``, detached; 0 where a term is absent.
@@ -65,7 +67,7 @@ def observe_gradients(
             probes.begun = True
         norms = squared_norms(losses, [_check_shared(shared)] * len(losses)).sqrt()
         (now,), broken = average_over_ranks([Part(row, norms, present)], _is_broken(row))
-        weighting.observe(observe_norms(*now, ~broken))
+        observe(observe_norms(*now, ~broken))
         return Watch(False, broken, now[1])
     _check_probed(weighting, probes, given)
     ahead = None
@@ -79,7 +81,7 @@ def observe_gradients(
         parts.append(Part(row, row, torch.zeros_like(present)))
     (before, *after), broken = average_over_ranks(parts, _is_broken(row))
     for seen in [probes.gauges.settle(*before), *after]:
-        weighting.observe(observe_norms(*seen, ~broken))
+        observe(observe_norms(*seen, ~broken))
     probes.gauges.begin()
     if ahead is not None:
         probes.learn(given, ~broken & ahead.isfinite().all())

@@ -11,7 +11,7 @@ from tests.cli.program import command, surroundings, train
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["loss=alpah"], r"`loss` must be one of ['alpha', 'equal'"),
+        (["loss=alpah"], r"`loss` must be one of ['alpha', "),
         (["task=two_digit"], "got 'two_digit' (did you mean 'two_digits'?)"),
         (["alpha=abc"], "`alpha`: Value 'abc' of type 'str' could not be converted to Float"),
         (["alhpa=0.3"], "`alhpa` is not a setting (did you mean 'alpha'?)"),
