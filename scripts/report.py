@@ -5,7 +5,7 @@ python scripts/report.py multirun/two_digits/2025-01-01_12-00-00
 
 import sys
 
-from lossbalance.sweeps.report import main
+from lossbalance.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -4,9 +4,8 @@ python scripts/search.py loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_p
 """
 
 import sys
-from pathlib import Path
 
-from lossbalance.cli.search import main
+from lossbalance.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).parents[1] / "conf"))
+    sys.exit(main(["search", *sys.argv[1:]]))

@@ -3,17 +3,9 @@
 python scripts/train.py loss=alpha alpha=0.3
 """
 
-import hydra
-from omegaconf import DictConfig
+import sys
 
-from lossbalance.cli import command_line, run
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(config: DictConfig) -> float:
-    """Returns the unweighted validation metric that a sweep looks at."""
-    return run(config)
-
+from lossbalance.cli.main import main
 
 if __name__ == "__main__":
-    command_line(main)
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -59,11 +59,14 @@ def check_terms(terms: Iterable[str]) -> tuple[str, ...]:
     """Returns the names of the terms, in order, once they are sound.
 
     Raises:
-        TypeError: If ``terms`` is a single string or holds something else than strings.
+        TypeError: If ``terms`` is a single string, no list, or holds something else than strings.
         ValueError: If there is no term, or one twice.
     """
     if isinstance(terms, str):
         raise TypeError(f"`terms` must be a list of names, got the single string {terms!r}: write [{terms!r}].")
+    if not isinstance(terms, Iterable):
+        cure = "in a configuration set `terms` beside the group `loss`, as in `criterion.terms=[aux,main]`"
+        raise TypeError(f"`terms` must be a list of names, got {terms!r}: {cure}.")
     names = tuple(terms)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"`terms` must be a list of names, got {list(names)}.")

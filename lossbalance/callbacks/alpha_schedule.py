@@ -5,10 +5,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from lossbalance._utils.checks import check_number, check_word
 from lossbalance.callbacks.find_criterion import find_criterion
+from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.weighting import Alpha
 
 _SHAPES: dict[str, Callable[[float], float]] = {  # f
@@ -19,7 +20,7 @@ _SHAPES: dict[str, Callable[[float], float]] = {  # f
 }
 
 
-class AlphaSchedule(Callback):
+class AlphaSchedule(LightningCallback):
     r"""Moves the alpha of an :class:`Alpha` scheme along points in time.
 
     From one point :math:`(t_0, \alpha_0)` to the next :math:`(t_1, \alpha_1)`, with

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_number, check_word, did_you_mean
 from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.weighted_loss import WeightedLoss
 
 
-class BalanceLosses(Callback):
+class BalanceLosses(LightningCallback):
     """Puts the weighted total in place of the loss of any LightningModule.
 
     All it asks of the module is a ``training_step`` that returns ``{"loss": anything, "losses": {name: tensor}}``, the

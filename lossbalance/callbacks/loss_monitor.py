@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 from lossbalance._utils.checks import check_names
 from lossbalance._utils.distributed import world_size
+from lossbalance._utils.extras import explain_missing
 from lossbalance.breakdown import Step, tabulate
 from lossbalance.callbacks.diagnostics import Epochs, diagnose_parameters, diagnose_terms
 from lossbalance.callbacks.find_criterion import find_balancer, find_criterion
-from lossbalance.callbacks.plots import draw_history
+from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.running_means import RunningMeans
 from lossbalance.penalties import Penalty
 from lossbalance.weighted_loss import WeightedLoss
@@ -26,7 +27,7 @@ QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
 _AT_ONCE = 50  # steps that are counted together
 
 
-class LossMonitor(Callback):
+class LossMonitor(LightningCallback):
     """Logs what each term weighs, draws it, and warns when something is off.
 
     It finds the criterion by itself: that of ``BalanceLosses``, or the :class:`WeightedLoss` that the module owns. At
@@ -138,6 +139,11 @@ class LossMonitor(Callback):
         folder = trainer.log_dir  # asked on all ranks, for they agree on it
         rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
         if not self.pictures or not self.history or rehearsal or not trainer.is_global_zero:
+            return
+        try:
+            from lossbalance.callbacks.plots import draw_history  # needs matplotlib
+        except ImportError as error:
+            rank_zero_warn(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
             return
         by_epoch = len(self.history) > 1 or not self._course
         figure = draw_history(self.history, "epoch") if by_epoch else draw_history(self._course, "step")

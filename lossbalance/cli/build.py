@@ -38,7 +38,7 @@ def build(config: DictConfig) -> Built:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     target = find_target("task.module", config.task.module, "a LightningModule")
     penalties = build_penalties(config)
-    as_terms = penalties if penalties and config.penalty.as_term else {}
+    as_terms = penalties if config.penalty and config.penalty.as_term else {}
     config.task.terms = [*config.task.terms, *as_terms]
     criterion = build_criterion(config, {} if as_terms else penalties)
     module, callbacks = _build_module(config, target, data, criterion, as_terms)
@@ -64,7 +64,7 @@ def _build_balancer(config: DictConfig, criterion: WeightedLoss) -> BalanceLosse
 
 def build_penalties(config: DictConfig) -> dict[str, Penalty]:
     """Returns the penalty that ``penalty`` describes, if any, by its name."""
-    if not config.penalty:
+    if "_target_" not in (config.penalty or {}):
         return {}
     settings = {key: value for key, value in config.penalty.items() if key != "as_term"}
     if settings.get("share") is not None and isinstance(settings.get("strength"), float):

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lossbalance._utils.checks import did_you_mean
+from lossbalance._utils.extras import explain_missing
 
 EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set in the environment where errors are to be told in one message
 
@@ -63,11 +64,16 @@ def _(error: MissingConfigException) -> str:
 def _(error: OmegaConfBaseException) -> str:
     if isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node:
         known = [str(key) for key in error.parent_node if key != "hydra"]
-        if not known:
+        if set(known) <= {"as_term"}:  # no choice of the group was made
             group = str(error.full_key).rpartition(".")[0]
             return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
         return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
     return f"`{error.full_key}`: {str(error).splitlines()[0]}."
+
+
+@explain.register
+def _(error: ImportError) -> str:
+    return explain_missing(error) or str(error)
 
 
 @explain.register

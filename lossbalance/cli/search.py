@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -108,36 +108,31 @@ class Search:
         return run(config)
 
 
-def main(conf: Path, arguments: Sequence[str] | None = None) -> int:
-    """The command line of ``scripts/search.py``; returns its exit code.
-
-    Args:
-        conf: The folder of the configuration.
-        arguments: What was typed; what this process was started with by default.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``lossbalance search`` with these words, by default those of this process; returns its exit code."""
     given = _parser().parse_args(arguments)
     register()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what went wrong is said at the end
     try:
-        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        with initialize_config_module("lossbalance.conf", version_base="1.3"):
             return _search(given)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on.", file=sys.stderr)
         return 130
     except Exception as error:
-        print(f"search.py: {explain(error)}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="search.py",
+        prog="lossbalance search",
         description="Searches settings with Optuna. Start it twice, and two processes work on one study.",
-        epilog="example: search.py loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_pixels --trials 50",
+        epilog="example: lossbalance search loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_pixels --trials 50",
     )
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=(
-        "as for train.py; what is a sweep there is searched here: key=a,b and key=interval(0,1), key=range(1,5), "
-        f"key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
+        "as for `lossbalance train`; what is a sweep there is searched here: key=a,b and key=interval(0,1), "
+        f"key=range(1,5), key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
     ))  # fmt: skip
     parser.add_argument("--trials", type=int, default=50, help=(
         "how many trials the study is to have in all (50); processes finish what they have begun by then"

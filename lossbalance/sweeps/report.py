@@ -92,9 +92,9 @@ def write_report(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of ``scripts/report.py``; returns its exit code."""
+    """Runs ``lossbalance report`` with these words, by default those of this process; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="report.py", description="Turns folders of runs into a table, pictures and an answer."
+        prog="lossbalance report", description="Turns folders of runs into a table, pictures and an answer."
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="where runs are, at any depth")
     parser.add_argument("--out", help="where to write; the first FOLDER by default")
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = ReportOptions(given.metric, given.trade_off, given.minimize, given.maximize)
         print(write_report(given.folders, given.out, options))
     except (NoRunsError, ValueError, OSError) as error:
-        print(f"report.py: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"The whole report: {Path(given.out or given.folders[0]) / 'report.html'}")
     return 0

@@ -124,7 +124,7 @@ def test_any_metric_can_rank_the_settings(sweep):
 
 def test_the_command_line_answers_what_cannot_be_reported_with_one_message(tmp_path, capsys, sweep):
     assert main([str(tmp_path / "nothing")]) == 1
-    assert capsys.readouterr().err.startswith("report.py: no such folder")
+    assert capsys.readouterr().err.startswith("error: no such folder")
     assert main([str(sweep), "--metric", "val/accuracy"]) == 1
     assert "those that exist: ['val/aux/accuracy', 'val/loss/main', 'val/main/accuracy']" in capsys.readouterr().err
     (sweep / "3" / "summary.json").write_text("{")

@@ -1,0 +1,49 @@
+"""Which extra of the package brings what is missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_EXTRAS = {
+    "train": ("jinja2", "markupsafe", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn"),
+    "search": ("optuna",),
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "slurm": ("hydra_submitit_launcher", "submitit"),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "torchjd": ("torchjd",),
+}
+
+
+def install_command(package: str) -> str | None:
+    """Returns the command that installs the extra with this package, or None if no extra has it."""
+    for extra, packages in _EXTRAS.items():
+        if package in packages:
+            return f'pip install "lossbalance[{extra}]"'
+    return None
+
+
+def explain_missing(error: ImportError) -> str | None:
+    """Returns which package is missing and what installs it; None where no extra has it."""
+    words = (error.name or "").split(".") + str(error).replace("`", " ").replace("'", " ").split()
+    for word in words:
+        command = install_command(word)
+        if command is not None:
+            return f"the package `{word}` is needed here and is not installed: {command}"
+    return None
+
+
+@contextmanager
+def named_extras() -> Iterator[None]:
+    """Lets an import that fails for want of an extra say which command installs it.
+
+    Raises:
+        ModuleNotFoundError: With that command, where a package of an extra is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = explain_missing(error)
+        if message is None:
+            raise
+        raise ModuleNotFoundError(message, name=error.name) from error

@@ -1,0 +1,52 @@
+"""The command ``lossbalance``: finds what is to be done in the first word, and hands it the others."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from lossbalance import __version__
+from lossbalance._utils.checks import did_you_mean
+from lossbalance._utils.extras import explain_missing
+
+_COMMANDS = {
+    "train": ("lossbalance.cli.train", "trains one network on several losses; with -m, sweeps"),
+    "search": ("lossbalance.cli.search", "searches schemes, weights and penalties with Optuna"),
+    "report": ("lossbalance.sweeps.report", "turns folders of runs into a table, pictures and an answer"),
+}
+_USAGE = f"""\
+usage: lossbalance COMMAND ...
+
+Train one network on several losses: weigh them, balance them, and see what each one does.
+
+{chr(10).join(f"  {name:8}{what}" for name, (_, what) in _COMMANDS.items())}
+
+lossbalance COMMAND --help says more; lossbalance --version says which version this is.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int | str | None:
+    """Runs the command that ``words``, by default those of this process, begin with; returns what to exit with.
+
+    Words that name no command but are settings, such as ``loss=alpha``, are for ``train``: so Lightning starts the
+    other processes of a training.
+    """
+    first, *others = list(sys.argv[1:] if words is None else words) or ["--help"]
+    if first in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    if first == "--version":
+        print(f"lossbalance {__version__}")
+        return 0
+    if first not in _COMMANDS:
+        if not ("=" in first or first.startswith("-")):
+            return (
+                f"error: the command must be one of {list(_COMMANDS)}, got {first!r}{did_you_mean(first, _COMMANDS)}."
+            )
+        first, others = "train", [first, *others]
+    try:
+        return import_module(_COMMANDS[first][0]).main(others)
+    except ImportError as error:
+        message = explain_missing(error)
+        if message is None:
+            raise
+        return f"error: {message}"
