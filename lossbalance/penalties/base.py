@@ -157,6 +157,7 @@ class Penalty(nn.Module, ABC):
         found = zip(weights, gradients, strict=True)
         data = norm({weight: upcast([gradient])[0] for weight, gradient in found if gradient is not None})
         with torch.no_grad():
+            data = torch.where(total.isfinite(), data, torch.nan)  # also where what is not finite has no gradient
             self.share.observe(sum_over_ranks(data) / world_size(), norm(self.slopes(groups)))
 
     @property

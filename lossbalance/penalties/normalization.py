@@ -23,24 +23,25 @@ def check_normalization(value: object) -> Normalization:
     raise ValueError(f"`normalization` must be one of {list(known)}, got {value!r}{did_you_mean(value, known)}.")
 
 
-def scale(normalization: Normalization, weight: Tensor, owner: nn.Module, count: int) -> float:
+def scale(normalization: Normalization, weight: Tensor, owner: nn.Module, attribute: str, count: int) -> float:
     """Returns what the penalty of one tensor is multiplied by.
 
     Args:
         normalization: ``"sum"``: 1; ``"mean"``: one over all penalized weights; ``"tensor_mean"``: one over the
             tensor's own; ``"fan"``: its two fans over its own.
         weight: The tensor.
-        owner: The module that it is a parameter of.
+        owner: The module that computes with it.
+        attribute: The attribute of ``owner`` that it is.
         count: The number of all penalized weights.
     """
     if normalization == "sum":
         return 1.0
     if normalization == "mean":
         return 1 / count
-    return (sum(fans(weight, owner)) if normalization == "fan" else 1) / weight.numel()
+    return (sum(fans(weight, owner, attribute)) if normalization == "fan" else 1) / weight.numel()
 
 
-def fans(weight: Tensor, owner: nn.Module) -> tuple[int, int]:
+def fans(weight: Tensor, owner: nn.Module, attribute: str) -> tuple[int, int]:
     """Returns fan-in and fan-out: how many inputs one output meets, and how many outputs one input.
 
     Where ``torch.nn.init`` reads them off the shape alone, the groups and the direction of a convolution count here,
@@ -57,6 +58,6 @@ def fans(weight: Tensor, owner: nn.Module) -> tuple[int, int]:
         return second * field, first // owner.groups * field
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):  # [inputs, outputs]
         return first, second
-    if isinstance(owner, nn.MultiheadAttention) and weight is owner.in_proj_weight:  # queries, keys and values
+    if isinstance(owner, nn.MultiheadAttention) and attribute == "in_proj_weight":  # queries, keys and values
         return second, first // 3
     return second * field, first * field

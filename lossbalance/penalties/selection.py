@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from lossbalance._utils.checks import check_number, did_you_mean
 from lossbalance.penalties.dtensor import layout
@@ -59,7 +60,8 @@ class Rule(NamedTuple):
         count = sum(candidate.weight.numel() for candidate, _ in trained)
         found: dict[tuple[tuple[float, ...], Any], list[nn.Parameter]] = {}
         for candidate, strengths in trained:
-            factor = scale(self.normalization, candidate.weight, candidate.owner, count) / self.num_samples
+            _, weight, owner, attribute = candidate
+            factor = scale(self.normalization, weight, owner, attribute, count) / self.num_samples
             alike = tuple(strength * factor for strength in strengths), layout(candidate.weight)
             found.setdefault(alike, []).append(candidate.weight)
         return [Group(factors, weights) for (factors, _), weights in found.items()]
@@ -131,19 +133,29 @@ class _Candidate(NamedTuple):
     names: tuple[str, ...]  # several where parameters are tied
     weight: nn.Parameter
     owner: nn.Module
+    attribute: str  # by which the owner uses it
 
     def matches(self, pattern: str) -> bool:
         return any(re.search(pattern, name) for name in self.names)
 
 
 def _candidates(module: nn.Module) -> Iterator[_Candidate]:
+    modules = dict(module.named_modules())
     names: dict[nn.Parameter, list[str]] = {}
-    owners: dict[nn.Parameter, nn.Module] = {}
-    for prefix, owner in module.named_modules():
-        for name, weight in owner.named_parameters(prefix, recurse=False):
-            names.setdefault(weight, []).append(name)
-            owners.setdefault(weight, owner)
-    return (_Candidate(tuple(names[weight]), weight, owner) for weight, owner in owners.items())
+    owners: dict[nn.Parameter, tuple[nn.Module, str]] = {}
+    for prefix, owner in modules.items():
+        for attribute, weight in owner.named_parameters(recurse=False):
+            names.setdefault(weight, []).append(f"{prefix}.{attribute}".lstrip("."))
+            owners.setdefault(weight, _user(prefix, attribute, modules))
+    return (_Candidate(tuple(names[weight]), weight, *owner) for weight, owner in owners.items())
+
+
+def _user(prefix: str, attribute: str, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, str]:
+    """Returns the module that computes with a parameter, and as which attribute, also through a parametrization."""
+    if isinstance(modules[prefix], ParametrizationList) and attribute == "original":  # and not one part of several
+        parent, _, name = f".{prefix}".rpartition(".parametrizations.")
+        return modules[parent.lstrip(".")], name
+    return modules[prefix], attribute
 
 
 def _matching(argument: str, patterns: Iterable[str], candidates: list[_Candidate]) -> list[_Candidate]:

@@ -1,6 +1,9 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from lossbalance.penalties import L1, L2, ElasticNet
 
@@ -53,6 +56,18 @@ def test_value_and_gradient_are_those_of_the_formula_in_double_precision(kind, n
         torch.testing.assert_close(value.double(), expected.detach(), rtol=1e-6, atol=0)
         for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["grouped conv", "attention"])
+def test_an_identity_parametrization_changes_no_scale(kind):
+    module, fans = MODULES[kind]
+    plain, parametrized = deepcopy(module), nn.Sequential(deepcopy(module))
+    for name in fans:
+        owner, _, attribute = name.rpartition(".")
+        register_parametrization(parametrized[0].get_submodule(owner), attribute, nn.Identity())
+
+    for normalization in ("fan", "tensor_mean", "mean", "sum"):
+        torch.testing.assert_close(L2(0.3, normalization)(parametrized), L2(0.3, normalization)(plain))
 
 
 def test_a_bias_that_is_included_is_the_column_of_a_constant_input():

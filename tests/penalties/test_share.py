@@ -82,6 +82,18 @@ def test_a_step_that_is_not_finite_leaves_no_trace():
     torch.testing.assert_close(dict(share.state_dict()), dict(before), rtol=0, atol=0)
 
 
+def test_a_loss_that_is_not_finite_and_has_no_gradient_leaves_no_trace():
+    net, penalty = nn.Linear(3, 2), L2(share=0.1)
+    criterion = WeightedLoss(Equal(["data", "given"]), penalties={"l2": penalty})
+    data = net(torch.ones(4, 3)).square().mean()
+    criterion({"data": data, "given": torch.tensor(1.0)}, module=net)
+    before = penalty.share.strength.clone()
+    assert before > 0
+
+    criterion({"data": 5 * data, "given": torch.tensor(torch.nan)}, module=net)
+    torch.testing.assert_close(penalty.share.strength, before, rtol=0, atol=0)
+
+
 def test_where_a_gradient_vanishes_the_strength_is_zero():
     for data, penalty in [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)]:
         share = GradientShare(0.05)
