@@ -2,6 +2,7 @@
 
 from lossbalance.weighting.alpha import Alpha
 from lossbalance.weighting.base import Observation, Weighting, sum_to_count, weighted_sum
+from lossbalance.weighting.constrained import Constrained
 from lossbalance.weighting.cov import CoV
 from lossbalance.weighting.dwa import DWA
 from lossbalance.weighting.equal import Equal
@@ -12,6 +13,7 @@ from lossbalance.weighting.gradbalance import GradBalance
 from lossbalance.weighting.gradnorm import GradNorm
 from lossbalance.weighting.inverse_loss import InverseLoss
 from lossbalance.weighting.lr_annealing import LRAnnealing
+from lossbalance.weighting.ntk import NTK
 from lossbalance.weighting.random_weighting import RandomWeighting
 from lossbalance.weighting.relobralo import ReLoBRaLo
 from lossbalance.weighting.scalarizer import Scalarizer
@@ -23,8 +25,10 @@ from lossbalance.weighting.uncertainty_softmax import UncertaintySoftmax
 __all__ = [
     "DWA",
     "FAMO",
+    "NTK",
     "Alpha",
     "CoV",
+    "Constrained",
     "Equal",
     "Fixed",
     "GeometricMean",

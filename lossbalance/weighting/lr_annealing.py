@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_decay
+from lossbalance._utils.checks import check_decay, check_word
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -13,31 +13,45 @@ class LRAnnealing(Weighting):
     r"""Brings the gradient of every other term to the size of the first one's.
 
     Made for physics-informed networks, where the first term is the residual, of weight 1, and the others are boundary
-    and initial conditions. With :math:`n_i` the norm of the gradient of the unweighted loss, the total is
+    and initial conditions. With :math:`g_i` the gradient of the unweighted loss at the probes of its term, the total is
 
     .. math:: T = L_1 + \sum_{i > 1} \lambda_i L_i, \qquad
-              \lambda_i \leftarrow \beta \lambda_i + (1 - \beta) \frac{n_1}{n_i}.
+              \lambda_i \leftarrow \beta \lambda_i + (1 - \beta) \hat\lambda_i.
 
-    The paper compares the largest entry of one gradient with the mean entry of the other; the two norms compare
-    like with like. The first time that a term is seen together with the first, its weight starts at the ratio itself.
+    ==============  ============================================================  ======================================
+    ``statistic``   :math:`\hat\lambda_i`                                         from
+    ==============  ============================================================  ======================================
+    ``max_mean``    :math:`\max |g_1| \,/\, \operatorname{mean} |g_i|`            Wang et al. (2021)
+    ``norm``        :math:`\lVert g_1 \rVert \,/\, \lVert g_i \rVert`             Wang et al. (2023)
+    ==============  ============================================================  ======================================
+
+    Maximum and mean are taken over the entries of the gradient by the parameters in the paper: mark them by
+    ``WeightedLoss.probe_parameters``. The first time that a term is seen together with the first, its weight starts at
+    the ratio itself; in the paper all start at 1.
+
+    In later work the authors divide the sum of the norms of all terms by each; that is :math:`\hat\lambda_i` of
+    ``norm`` but for a factor that all terms share, the first one's too.
 
     Args:
         terms: Names of the losses, in the order of the row; the first is the reference.
         decay: :math:`\beta`, in [0, 1).
+        statistic: ``"max_mean"`` or ``"norm"``.
 
     Shape:
         ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
 
     Raises:
         TypeError: If ``decay`` is not a number.
-        ValueError: If ``decay`` is not in [0, 1).
+        ValueError: If ``decay`` is not in [0, 1), or ``statistic`` is not a known word.
 
     Source:
         Wang, Teng and Perdikaris (2021), "Understanding and mitigating gradient flow pathologies in physics-informed
-        neural networks", algorithm 1, https://arxiv.org/abs/2001.04536
+        neural networks", equations 11 to 13 and algorithm 1, https://arxiv.org/abs/2001.04536; Wang, Sankaran, Wang and
+        Perdikaris (2023), "An Expert's Guide to Training Physics-informed Neural Networks", algorithm 1,
+        https://arxiv.org/abs/2308.08468
 
     Example:
-        >>> scheme = LRAnnealing(["residual", "boundary"])
+        >>> scheme = LRAnnealing(["residual", "boundary"], statistic="norm")
         >>> total, weights = scheme(torch.tensor([1.0, 1.0]), norms=torch.tensor([50.0, 2.0]))
         >>> weights.tolist()
         [1.0, 25.0]
@@ -45,22 +59,32 @@ class LRAnnealing(Weighting):
 
     uses_gradients = True
     weight: Tensor
-    known: Tensor
+    gain: Tensor
+    _others: Tensor
 
-    def __init__(self, terms: Iterable[str], decay: float = 0.9) -> None:
+    def __init__(self, terms: Iterable[str], decay: float = 0.9, statistic: str = "max_mean") -> None:
         super().__init__(terms)
         self.decay = check_decay("decay", decay)
+        self.statistic = check_word("statistic", statistic, ["max_mean", "norm"])
+        self.uses_magnitudes = self.statistic == "max_mean"  # type: ignore[misc]
         self.register_buffer("weight", torch.ones(len(self.terms)))  # lambda
-        self.register_buffer("known", torch.zeros(len(self.terms), dtype=torch.bool))
+        self.register_buffer("gain", torch.ones(len(self.terms)))  # 1 - beta once the term was seen
+        self.register_buffer("_others", torch.arange(len(self.terms)) > 0, persistent=False)
 
     def observe(self, observation: Observation) -> None:
-        """Moves the weight of each term that was seen together with the first towards the ratio of their norms."""
-        seen = observation.seen & observation.seen[0]
-        ratio = observation.norms[0] / torch.where(seen, observation.norms, 1.0)
-        gain = torch.where(self.known, 1 - self.decay, 1.0)
-        self.weight.copy_(torch.where(seen, self.weight + gain * (ratio - self.weight), self.weight))
-        self.known.logical_or_(seen)
+        """Moves the weight of each term that was seen together with the first towards the ratio of their gradients."""
+        seen = observation.seen & observation.seen[0] & self._others
+        self.weight.lerp_(torch.where(seen, self._ratio(observation), self.weight), self.gain)
+        self.gain.masked_fill_(seen, 1 - self.decay)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs the first loss by 1 and each other by its lambda."""
         return weighted_sum(losses, self.weight, present)
+
+    def _ratio(self, observation: Observation) -> Tensor:
+        reference, sizes = observation.norms[0], observation.norms
+        if self.uses_magnitudes:
+            if observation.largest is None or observation.mean_magnitude is None:
+                return (reference / sizes).to(self.weight.dtype)
+            reference, sizes = observation.largest[0], observation.mean_magnitude
+        return (reference / sizes).to(self.weight.dtype)

@@ -19,8 +19,10 @@ BOUNDS = {
     "uncertainty": (38, 38),  # goal: 22, 34
     "uncertainty_softmax": (23, 23),  # goal: 12, 24
     "gradbalance": (31, 91),  # goal: 25, 37
-    "lr_annealing": (38, 98),  # goal: 25, 37
+    "lr_annealing": (31, 91),  # goal: 25, 37
     "gradnorm": (77, 137),  # goal: 40, 52
+    "ntk": (39, 99),  # goal: 25, 37
+    "constrained": (24, 24),  # goal: 12, 24
     "cov": (44, 44),  # goal: 12, 24
     "dwa": (36, 36),  # goal: 12, 24
     "famo": (55, 55),  # an optimizer of its own: no goal

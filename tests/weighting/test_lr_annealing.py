@@ -5,26 +5,51 @@ import torch
 
 from lossbalance.weighting import LRAnnealing, Observation
 
+TERMS = ["residual", "boundary", "initial"]
 
-def observe(scheme: LRAnnealing, norms: list[float], seen: list[bool] | None = None) -> list[float]:
-    mask = torch.tensor(seen or [True] * len(norms))
-    row = torch.tensor(norms).where(mask, 0.0)
-    scheme.observe(Observation(torch.ones_like(row), row, mask))
-    return scheme(torch.ones_like(row))[1].tolist()
+
+def observe(scheme, gradients, seen=None):
+    """Shows the gradients, one row per term, and returns the weights."""
+    rows = torch.tensor(gradients)
+    ones, is_seen = torch.ones(len(rows)), torch.tensor(seen or [True] * len(rows))
+    magnitudes = rows.abs()
+    scheme.observe(Observation(ones, rows.norm(dim=1), is_seen, magnitudes.amax(dim=1), magnitudes.mean(dim=1)))
+    return scheme.eval()(ones)[1].tolist()
+
+
+def test_weights_move_towards_the_maximum_over_the_mean_by_hand():
+    scheme = LRAnnealing(TERMS, decay=0.75)
+    assert observe(scheme, [[-12.0, 0.0], [1.0, -3.0], [24.0, 24.0]]) == [1.0, 6.0, 0.5]
+    assert observe(scheme, [[-12.0, 0.0], [6.0, 6.0], [24.0, 24.0]]) == [1.0, 5.0, 0.5]
 
 
 def test_weights_move_towards_the_ratio_of_norms_by_hand():
-    scheme = LRAnnealing(["residual", "boundary", "initial"], decay=0.75)
-    assert observe(scheme, [12.0, 2.0, 24.0]) == [1.0, 6.0, 0.5]
-    assert observe(scheme, [12.0, 6.0, 24.0]) == [1.0, 5.0, 0.5]
+    scheme = LRAnnealing(TERMS, decay=0.75, statistic="norm")
+    assert not scheme.uses_magnitudes
+    assert observe(scheme, [[12.0, 0.0], [0.0, -2.0], [24.0, 0.0]]) == [1.0, 6.0, 0.5]
+    assert observe(scheme, [[12.0, 0.0], [0.0, -6.0], [24.0, 0.0]]) == [1.0, 5.0, 0.5]
 
 
-def test_without_the_first_term_nothing_moves():
-    scheme = LRAnnealing(["residual", "boundary"])
-    before = observe(scheme, [12.0, 2.0])
-    assert observe(scheme, [math.nan, 7.0], seen=[False, True]) == before
+@pytest.mark.parametrize("statistic", ["max_mean", "norm"])
+def test_without_the_first_term_nothing_moves(statistic):
+    scheme = LRAnnealing(TERMS[:2], statistic=statistic)
+    before = observe(scheme, [[12.0, 0.0], [2.0, 1.0]])
+    assert observe(scheme, [[math.nan, math.nan], [7.0, 7.0]], seen=[False, True]) == before
 
 
-def test_a_decay_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"`decay` must be a number in \[0, 1\), got -0.5"):
-        LRAnnealing(["residual", "boundary"], decay=-0.5)
+def test_a_term_that_comes_later_starts_at_its_ratio():
+    scheme = LRAnnealing(TERMS)
+    observe(scheme, [[12.0, 0.0], [2.0, 2.0], [0.0, 0.0]], seen=[True, True, False])
+    assert observe(scheme, [[12.0, 0.0], [2.0, 2.0], [3.0, 3.0]]) == pytest.approx([1.0, 6.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decay": -0.5}, r"`decay` must be a number in \[0, 1\), got -0.5"),
+        ({"statistic": "norms"}, r"`statistic` must be one of .*, got 'norms' \(did you mean 'norm'\?\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LRAnnealing(TERMS, **settings)
