@@ -55,7 +55,7 @@ def check_word(argument: str, word: str, known: Iterable[str]) -> str:
     return word
 
 
-def check_terms(terms: Iterable[str]) -> tuple[str, ...]:
+def check_terms(terms: Iterable[str], argument: str = "terms") -> tuple[str, ...]:
     """Returns the names of the terms, in order, once they are sound.
 
     Raises:
@@ -63,18 +63,18 @@ def check_terms(terms: Iterable[str]) -> tuple[str, ...]:
         ValueError: If there is no term, or one twice.
     """
     if isinstance(terms, str):
-        raise TypeError(f"`terms` must be a list of names, got the single string {terms!r}: write [{terms!r}].")
+        raise TypeError(f"`{argument}` must be a list of names, got the single string {terms!r}: write [{terms!r}].")
     if not isinstance(terms, Iterable):
         cure = "in a configuration set `terms` beside the group `loss`, as in `criterion.terms=[aux,main]`"
-        raise TypeError(f"`terms` must be a list of names, got {terms!r}: {cure}.")
+        raise TypeError(f"`{argument}` must be a list of names, got {terms!r}: {cure}.")
     names = tuple(terms)
     if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"`terms` must be a list of names, got {list(names)}.")
+        raise TypeError(f"`{argument}` must be a list of names, got {list(names)}.")
     if not names:
-        raise ValueError("`terms` must name at least one loss, got none.")
+        raise ValueError(f"`{argument}` must name at least one loss, got none.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"`terms` must name each term once, got {twice} more than once.")
+        raise ValueError(f"`{argument}` must name each term once, got {twice} more than once.")
     return names
 
 

@@ -1,6 +1,6 @@
 """Two of scikit-learn's real digits in one picture."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,9 +8,10 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, StackDataset
+from torch.utils.data import DataLoader, StackDataset
 
 from lossbalance._utils.checks import check_integer, check_number, check_word
+from lossbalance.tasks.batches import Batches
 
 SIZES = {"train": 4096, "val": 1024, "test": 2048}  # pictures composed of each part's digits
 SHIFT = 3  # pixels from the left digit to the right one
@@ -87,40 +88,9 @@ class DigitPairs(pl.LightningDataModule):
         """Batches of the test pictures."""
         return self._loader("test", Batches(SIZES["test"], 1024))
 
-    def _loader(self, part: str, batches: "Batches") -> DataLoader[Any]:
+    def _loader(self, part: str, batches: Batches) -> DataLoader[Any]:
         # `batch_size=None`: the sampler gives the indices of a whole batch, and indexing a tensor with them is all.
         return DataLoader(self.sets[part], sampler=batches, batch_size=None)
-
-
-class Batches(Sampler[Tensor]):
-    """Indices of whole batches; where there is a seed, in an order drawn from it and the epoch.
-
-    The order depends on nothing else, so that a resumed training meets the batches that it would have met.
-
-    Args:
-        size: Number of samples.
-        batch_size: Samples in a batch; the last batch may have fewer.
-        seed: Draws the order; None leaves the samples in theirs.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer when an epoch begins."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.seed is None:
-            order = torch.arange(self.size)
-        else:
-            generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-            order = torch.randperm(self.size, generator=generator)
-        yield from order.split(self.batch_size)
-
-    def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
 
 
 def split(labels: Tensor, seed: int, folds: int, fold: int) -> dict[str, Tensor]:

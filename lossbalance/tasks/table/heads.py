@@ -1,0 +1,145 @@
+"""What a target is asked: its loss, its metric, and how good that metric is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import Metric, R2Score
+from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
+
+from lossbalance.tasks.table.targets import Target
+
+
+class TargetHead(ABC):
+    """One kind of target; labels that are missing are nan.
+
+    Args:
+        outputs: How many numbers the network gives for a row.
+        name: What the metric is called.
+        metric: Compares outputs and labels; higher is better.
+    """
+
+    def __init__(self, outputs: int, name: str, metric: Metric) -> None:
+        self.outputs, self.name, self.metric = outputs, name, metric
+
+    @abstractmethod
+    def errors(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss of each row ``[batch]`` for outputs ``[batch, outputs]`` and labels ``[batch]``."""
+
+    @abstractmethod
+    def compared(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the metric compares."""
+
+    @abstractmethod
+    def skill(self, value: Tensor) -> Tensor:
+        """Returns the metric on a scale of all kinds: 0 for the best answer that never changes, 1 for perfect."""
+
+    def loss(self, outputs: Tensor, labels: Tensor, count: int) -> Tensor:
+        """Returns the mean loss ``[]`` over the ``count`` rows that have a label."""
+        missing = labels.isnan()
+        return self.errors(outputs, labels.nan_to_num()).masked_fill(missing, 0.0).sum() / count
+
+    def score(self, outputs: Tensor, labels: Tensor) -> None:
+        """Takes the rows that have a label into the metric."""
+        there = ~labels.isnan()
+        if there.any():
+            self.metric.update(*self.compared(outputs[there], labels[there]))
+
+
+class Number(TargetHead):
+    """How much: the squared error, and R2.
+
+    The network answers in standard deviations from the mean, and so do the labels; the loss is in the target's own
+    unit, squared, as it would be without that: a target of large numbers has a large loss.
+
+    Args:
+        scale: The standard deviation.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(1, "r2", R2Score())
+        self.scale = scale
+
+    def errors(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the squared errors."""
+        return self.scale**2 * (outputs.squeeze(1) - labels).square()
+
+    def compared(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns outputs and labels, both standardized: large numbers would be rounded."""
+        return outputs.squeeze(1), labels
+
+    def skill(self, value: Tensor) -> Tensor:
+        """Returns R2: the mean has 0."""
+        return value
+
+
+class Binary(TargetHead):
+    """Which of two classes: the log loss, and the area under the ROC curve."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "auc", BinaryAUROC())
+
+    def errors(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the log losses."""
+        return functional.binary_cross_entropy_with_logits(outputs.squeeze(1), labels, reduction="none")
+
+    def compared(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the probabilities of the second class, and the classes."""
+        return torch.sigmoid(outputs.squeeze(1)), labels.long()
+
+    def skill(self, value: Tensor) -> Tensor:
+        """Returns 2 AUC - 1: guessing has 0."""
+        return 2 * value - 1
+
+
+class Classes(TargetHead):
+    """Which of several classes: the cross-entropy, and accuracy.
+
+    Args:
+        outputs: How many classes there are.
+        most: The share of the most frequent one in the training rows.
+    """
+
+    def __init__(self, outputs: int, most: float) -> None:
+        super().__init__(outputs, "accuracy", MulticlassAccuracy(outputs, average="micro"))
+        self.most = most
+
+    def errors(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the cross-entropies."""
+        return functional.cross_entropy(outputs, labels.long(), reduction="none")
+
+    def compared(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the outputs, of which the largest is the answer, and the classes."""
+        return outputs, labels.long()
+
+    def skill(self, value: Tensor) -> Tensor:
+        """Returns by how much fewer rows are wrong than with the most frequent class for all."""
+        return (value - self.most) / (1 - self.most)
+
+
+def make_heads(targets: Iterable[Target], training: Tensor) -> tuple[dict[str, TargetHead], Tensor]:
+    """Returns what each target is asked, and the labels ``[rows, targets]`` in the form that its head takes.
+
+    Args:
+        targets: The targets.
+        training: The numbers of the training rows, which mean, standard deviation and frequencies are taken over.
+    """
+    heads: dict[str, TargetHead] = {}
+    columns = []
+    for target in targets:
+        values = target.values
+        known = values[training.numpy()]
+        known = known[~np.isnan(known)]
+        if target.kind == "number":
+            heads[target.name] = Number(known.std())
+            values = (values - known.mean()) / known.std()
+        elif target.kind == "binary":
+            heads[target.name] = Binary()
+        else:
+            most = np.unique(known, return_counts=True)[1].max() / len(known)
+            heads[target.name] = Classes(len(target.classes), most)
+        columns.append(torch.as_tensor(values, dtype=torch.float32))
+    return heads, torch.stack(columns, dim=1)

@@ -1,0 +1,87 @@
+"""What ``task=table`` trains."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossbalance.penalties import Penalty
+from lossbalance.tasks.base import TaskModule
+from lossbalance.tasks.table.data import Rows, TableData
+from lossbalance.tasks.table.heads import TargetHead
+from lossbalance.tasks.table.network import TableNet
+from lossbalance.weighted_loss import WeightedLoss
+
+
+class TableModule(TaskModule):
+    """Predicts the targets of a table, one term each, weighed by a criterion.
+
+    The metrics are ``<target>/r2``, ``<target>/auc`` or ``<target>/accuracy``, the means of those of the same name, and
+    ``score``: the mean over all targets on a scale that their kinds share, where 0 is the best answer that never
+    changes and 1 is perfect. That is R2 for numbers, 2 AUC - 1 for two classes, and (accuracy - m) / (1 - m) for more,
+    where m is the share of the most frequent class.
+
+    Args:
+        net: Makes the network from the number of features and of the outputs of each head.
+        inputs: How many features a row has.
+        heads: What each target is asked, by name.
+        criterion: Weighs the losses.
+        optimizer: Makes the optimizer from groups of parameters.
+        penalties: Penalties that are terms beside the targets, weighed by the criterion.
+    """
+
+    def __init__(
+        self,
+        net: Callable[[int, Sequence[int]], TableNet],
+        inputs: int,
+        heads: Mapping[str, TargetHead],
+        criterion: WeightedLoss,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        penalties: Mapping[str, Penalty] | None = None,
+    ) -> None:
+        network = net(inputs, [head.outputs for head in heads.values()])
+        super().__init__(network, criterion, optimizer, penalties)
+        self.heads = dict(heads)
+        self.metrics = nn.ModuleList(head.metric for head in heads.values())  # names of columns may have dots
+        criterion.probe_inputs(dict(zip(heads, network.heads, strict=True)))
+
+    @classmethod
+    def arguments_from(cls, data: TableData) -> dict[str, Any]:
+        """Returns the number of features, and the heads."""
+        return {"inputs": data.inputs, "heads": data.heads}
+
+    def predict(self, batch: Rows) -> list[Tensor]:
+        """Returns what each head says of the rows."""
+        return self.net(batch.features)
+
+    def losses(self, outputs: list[Tensor], batch: Rows) -> dict[str, Tensor | None]:
+        """Returns each target's loss over the rows that have a label; None where none has."""
+        columns = zip(self.heads.items(), outputs, batch.labels.unbind(1), batch.counts, strict=True)
+        return {
+            name: head.loss(output, labels, count) if count else None for (name, head), output, labels, count in columns
+        }
+
+    def sizes(self, batch: Rows) -> dict[str, int]:
+        """Returns how many labels each target has."""
+        return dict(zip(self.heads, batch.counts, strict=True))
+
+    def score(self, outputs: list[Tensor], batch: Rows) -> None:
+        """Takes the rows that have a label into the metrics."""
+        for head, output, labels in zip(self.heads.values(), outputs, batch.labels.unbind(1), strict=True):
+            head.score(output, labels)
+
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Returns the metrics and their means, and resets them."""
+        metrics: dict[str, Tensor] = {}
+        skills: list[Tensor] = []
+        by_name: dict[str, list[Tensor]] = {}
+        for name, head in self.heads.items():
+            value = head.metric.compute()
+            head.metric.reset()
+            metrics[f"{name}/{head.name}"] = value
+            by_name.setdefault(head.name, []).append(value)
+            skills.append(head.skill(value))
+        means = {name: torch.stack(values).mean() for name, values in by_name.items()}
+        return {**metrics, **means, "score": torch.stack(skills).mean()}

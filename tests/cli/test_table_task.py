@@ -1,0 +1,84 @@
+"""``task=table``: a file with columns, several targets, labels missing."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from lossbalance.cli.explain import explain
+from tests.cli.in_process import run_here
+from tests.cli.program import command, surroundings
+from tests.tasks.table.tables import TARGETS, write
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the other terms")
+WORDS = ["task=table", f"task.targets=[{','.join(TARGETS)}]", "task.max_epochs=4", "loss=uncertainty"]
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def test_a_table_is_trained_and_summed_up(tmp_path):
+    summary = run_here(tmp_path / "run", *WORDS, f"task.path={write(tmp_path)}")
+    assert summary["terms"] == TARGETS
+    assert summary["objective"]["name"] == "val/score"
+    assert summary["objective"]["value"] == summary["metrics"]["val/score"]
+    for stage in ("val", "test"):
+        for name in ("price/r2", "sold/auc", "grade.of/accuracy", "loss/price", "loss/sold", "loss/grade.of"):
+            assert isinstance(summary["metrics"][f"{stage}/{name}"], float)
+    assert summary["metrics"]["val/loss/price"] > 1e6  # in the target's own unit, squared
+    assert summary["weights"]["price"] < 1e-6 * summary["weights"]["sold"]
+
+
+def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
+    asked = [*WORDS, f"task.path={write(tmp_path)}"]
+    straight = run_here(tmp_path / "straight", *asked)
+    run_here(tmp_path / "stopped", *asked, "task.max_epochs=2")
+    resumed = run_here(tmp_path / "stopped", *asked, f"ckpt_path={tmp_path}/stopped/checkpoints/last.ckpt")
+    assert resumed["metrics"] == straight["metrics"]
+    assert resumed["weights"] == straight["weights"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            ["task=table"],
+            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; conf/task/",
+        ),
+        (
+            ["task=table", "task.path={path}", "task.targets=price"],
+            "`task.targets` must be a list of names, got",
+        ),
+    ],
+)
+def test_what_is_left_out_is_told(tmp_path, monkeypatch, asked, message):
+    monkeypatch.delenv("LOSSBALANCE_EXPLAIN", raising=False)
+    path = write(tmp_path)
+    with pytest.raises((ValueError, HydraException)) as refusal:
+        run_here(tmp_path, *[word.format(path=path) for word in asked])
+    assert message in explain(refusal.value)
+
+
+@pytest.mark.processes
+def test_a_sweep_over_a_table_ends_in_a_report(tmp_path):
+    write(tmp_path)
+    done = subprocess.run(
+        command("-m", *WORDS, "task.path=houses.csv", "loss=equal,uncertainty", "fold=0,1"),
+        capture_output=True, text=True, cwd=tmp_path, env=surroundings(), timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (page,) = tmp_path.glob("multirun/table/*/report.html")
+    assert "loss=uncertainty" in page.read_text()
+    summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert {(summary["loss"], summary["fold"]) for summary in summaries} == {
+        (loss, fold) for loss in ("equal", "uncertainty") for fold in (0, 1)
+    }
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the data are not there")
+def test_casual_and_registered_riders_are_told_apart_by_the_hour(tmp_path):
+    path = DATA / "bike_sharing" / "hour.csv"
+    asked = ["task=table", f"task.path={path}", "task.targets=[casual,registered]", "task.ignore=[cnt,instant,dteday]"]
+    summary = run_here(tmp_path, *asked, "loss=uncertainty", "task.max_epochs=3")
+    assert summary["metrics"]["val/casual/r2"] > 0.6
+    assert summary["metrics"]["val/registered/r2"] > 0.6
