@@ -1,10 +1,13 @@
 """A Hydra sweeper for sweeps that are no single grid."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+
+from lossbalance.cli.progress import plan
 
 
 class GridsSweeper(BasicSweeper):
@@ -27,6 +30,8 @@ class GridsSweeper(BasicSweeper):
         jobs: dict[tuple[str, ...], None] = {}
         for grid in self.grids:
             own = parser.parse_overrides([f"{key}={values}" for key, values in grid.items()])
+            for override in (*own, *overrides):
+                _check_not_empty(override)
             (batch,) = super().split_arguments([*own, *overrides], None)
             jobs |= dict.fromkeys(map(tuple, batch))
         return [[list(job) for job in jobs]]
@@ -40,3 +45,12 @@ class GridsSweeper(BasicSweeper):
                 telling.append(job)
                 met.update(job)
         super().validate_batch_is_legal(telling)
+        plan(Path(self.config.hydra.sweep.dir), batch)
+
+
+def _check_not_empty(override: Override) -> None:
+    key, given = override.get_key_element(), str(override.input_line).partition("=")[2]
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        raise ValueError(f"`{key}` must be a list or a range in a sweep, got {given}: a search chooses from intervals.")
+    if override.is_sweep_override() and not any(True for _ in override.sweep_string_iterator()):
+        raise ValueError(f"`{key}` must have at least one value in a sweep, got {given}, which has none.")

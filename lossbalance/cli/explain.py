@@ -8,7 +8,7 @@ from functools import singledispatch
 from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -49,6 +49,15 @@ def explain(error: BaseException) -> str:
 @explain.register
 def _(error: HydraException) -> str:
     return str(error) if error.__cause__ is None else explain(error.__cause__)
+
+
+@explain.register
+def _(error: OverrideParseException) -> str:
+    reason = error.message.splitlines()[-2 if "hydra.cc" in error.message else -1]
+    return (
+        f"`{error.override}` cannot be read ({reason}): write key=value, in quotes where it holds what the shell "
+        "would take, such as 'alpha=range(0,1,0.1)'."
+    )
 
 
 @explain.register

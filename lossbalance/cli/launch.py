@@ -2,17 +2,22 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from lossbalance.cli.progress import note_begin, note_end
+from lossbalance.cli.record import SUMMARY, read
 from lossbalance.cli.run import rehearse
 
 log = logging.getLogger(__name__)
+_LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
 
 
 class SweepFolder(Callback):
@@ -32,6 +37,18 @@ class SweepFolder(Callback):
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # what the runs are told
         SweepFolder.current = folder
+        for launcher in _LAUNCHERS:  # they would list all runs
+            logging.getLogger(launcher).setLevel(logging.WARNING)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Is called by Hydra before a run, in the process of the run."""
+        note_begin(Path(config.hydra.sweep.dir))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Is called by Hydra after a run, in the process of the run."""
+        summary = Path(config.hydra.runtime.output_dir, SUMMARY)
+        written = summary.stat().st_mtime if summary.exists() else time.time()
+        note_end(Path(config.hydra.sweep.dir), config.hydra.overrides.task, read(summary.parent), written)
 
 
 def run_to_the_end(main: Callable[[], Any]) -> None:

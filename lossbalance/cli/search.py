@@ -2,20 +2,18 @@
 
 import argparse
 import logging
+import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
-from omegaconf import open_dict
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, open_dict
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -23,18 +21,13 @@ from lossbalance.cli import record, run
 from lossbalance.cli.explain import explain
 from lossbalance.cli.objective import check_given, set_direction
 from lossbalance.cli.schema import register
+from lossbalance.cli.space import DEFAULT_SPACE, check_space, parse, suggest
+from lossbalance.cli.study import ask, check_name, name_study, open_study
 from lossbalance.sweeps.report import ReportOptions, write_report
-from lossbalance.sweeps.runs import show
 from lossbalance.sweeps.statistics import lower_is_better
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SPACE = (
-    "loss=equal,alpha,uncertainty,gradnorm,gradbalance",
-    "alpha=tag(log,interval(1e-6,1))",
-    "penalty=none,l2",
-    "penalty.strength=tag(log,interval(1e-6,0.1))",
-)
 _PRUNING = (
     "+callbacks.pruning._target_=lossbalance.cli.pruning.Pruning",
     "+callbacks.pruning.metric=${task.objective.name}",
@@ -67,9 +60,9 @@ class Search:
         """
         folder = self.folder / str(trial.number)
         try:
-            words = [*self.fixed, *_suggest(trial, self.space)]
-            trial.set_user_attr("command", " ".join(words))
-            objective = self._train(trial, words, folder)
+            words = [*self.fixed, *suggest(trial, self.space)]
+            trial.set_user_attr("command", shlex.join(words))
+            return self._judge(trial, self._train(trial, words, folder), folder)
         except KeyboardInterrupt:
             trial.set_user_attr("message", "interrupted")
             raise
@@ -79,22 +72,16 @@ class Search:
             if pruned:
                 record.write(folder, record.read(folder) | {"status": "pruned"})
             raise
-        found = record.read(folder)["metrics"]
-        missing = [name for name in self.metrics if name not in found]
-        if missing:
-            raise ValueError(f"no metric {missing}; those that exist: {sorted(found)}.")
-        return [found[name] for name in self.metrics] or objective
 
-    def directions(self) -> list[StudyDirection]:
-        """Whether each objective is to be small or large."""
-        if self.metrics:
-            return [
-                StudyDirection.MINIMIZE if lower_is_better(name) else StudyDirection.MAXIMIZE for name in self.metrics
-            ]
-        config = compose("train", list(self.fixed))
-        check_given(config)
-        set_direction(config)
-        return [StudyDirection[config.task.objective.direction.upper()]]
+    def _judge(self, trial: optuna.Trial, objective: float, folder: Path) -> float | list[float]:
+        metrics = record.read(folder)["metrics"]
+        missing = [name for name in self.metrics if name not in metrics]
+        if missing:
+            trial.study.stop()  # no other trial will have it
+            raise ValueError(
+                f"`--trade-off` must name metrics of the runs, got {missing}: there are {sorted(metrics)}."
+            )
+        return [metrics[name] for name in self.metrics] or objective
 
     def _train(self, trial: optuna.Trial, words: list[str], folder: Path) -> float:
         from lossbalance.cli.pruning import Pruning  # imports torch, which takes seconds
@@ -110,7 +97,7 @@ class Search:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``lossbalance search`` with these words, by default those of this process; returns its exit code."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
     register()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what went wrong is said at the end
     try:
@@ -134,37 +121,68 @@ def _parser() -> argparse.ArgumentParser:
         "as for `lossbalance train`; what is a sweep there is searched here: key=a,b and key=interval(0,1), "
         f"key=range(1,5), key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
     ))  # fmt: skip
-    parser.add_argument("--trials", type=int, default=50, help=(
+    parser.add_argument("--trials", type=_count, default=50, help=(
         "how many trials the study is to have in all (50); processes finish what they have begun by then"
     ))  # fmt: skip
-    parser.add_argument("--minutes", type=float, help="when to stop before that")
+    parser.add_argument("--minutes", type=_minutes, help="when to stop before that")
     parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search the front of two metrics")
-    parser.add_argument("--study", default="search", help="its name, and that of its folder below searches/")
+    parser.add_argument("--study", metavar="NAME", help=(
+        "its name, and that of its folder below searches/; by default one of what is searched: the same words go on"
+    ))  # fmt: skip
     parser.add_argument("--storage", help="a file for Optuna's journal, or any storage URL; by default in the folder")
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, got {text!r}")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return minutes
+
+
 def _search(given: argparse.Namespace) -> int:
-    folder = Path("searches", given.study).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    parsed = OverridesParser.create().parse_overrides(given.words)
-    space = [override for override in parsed if override.is_sweep_override()]
-    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-    space = space or OverridesParser.create().parse_overrides(list(DEFAULT_SPACE))
-    search = Search(fixed, space, given.trade_off, folder)
-    study = optuna.create_study(
-        study_name=given.study,
-        storage=_storage(given.storage, folder),
+    fixed, space = parse(given.words)
+    check_space(fixed, space)
+    config = compose("train", fixed)
+    check_given(config)
+    set_direction(config)
+    objective = _objective(given.trade_off, config)
+    question = ask(fixed, space, objective)
+    name = name_study(question, config.task.name) if given.study is None else check_name(given.study)
+    folder = Path("searches", name).resolve()
+    study = open_study(
+        name,
+        question,
+        given.storage,
+        folder,
         sampler=optuna.samplers.NSGAIISampler() if given.trade_off else optuna.samplers.TPESampler(),
         pruner=optuna.pruners.MedianPruner(n_warmup_steps=5),
-        directions=search.directions(),
-        load_if_exists=True,
     )
+    search = Search(fixed, space, given.trade_off, folder)
     if len(study.get_trials(states=_ENDED)) < given.trials:
         enough = optuna.study.MaxTrialsCallback(given.trials, states=_ENDED)
         seconds = None if given.minutes is None else 60 * given.minutes
         study.optimize(search.objective, timeout=seconds, callbacks=[enough], catch=(Exception,))
     return _conclude(study, folder, ReportOptions(trade_off=given.trade_off or None))
+
+
+def _objective(metrics: Sequence[str], config: DictConfig) -> dict[str, StudyDirection]:
+    """Returns by what trials are judged, and whether it is to be small or large."""
+    if not metrics:
+        return {config.task.objective.name: StudyDirection[config.task.objective.direction.upper()]}
+    if metrics[0] == metrics[1]:
+        raise ValueError(f"`--trade-off` must name two metrics, got {metrics[0]!r} twice.")
+    low, high = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+    return {name: low if lower_is_better(name) else high for name in metrics}
 
 
 def _conclude(study: optuna.Study, folder: Path, options: ReportOptions) -> int:
@@ -182,37 +200,6 @@ def _conclude(study: optuna.Study, folder: Path, options: ReportOptions) -> int:
     write_report([folder], options=options)
     print(f"The whole report: {folder / 'report.html'}")
     return 0
-
-
-def _suggest(trial: optuna.Trial, space: Sequence[Override]) -> list[str]:
-    """Returns the words that the trial suggests, without those that would say nothing."""
-    chosen: dict[str, Any] = {}
-    for override in space:
-        key, sweep = override.get_key_element(), override.value()
-        idle = key == "alpha" and chosen.get("loss", "alpha") != "alpha"  # only that scheme reads it
-        if not idle and chosen.get(key.partition(".")[0]) != "none":
-            chosen[key] = _value(trial, key, sweep)
-    return [f"{key}={show(value)}" for key, value in chosen.items()]
-
-
-def _value(trial: optuna.Trial, key: str, sweep: Any) -> Any:
-    if isinstance(sweep, ChoiceSweep):
-        return trial.suggest_categorical(
-            key, [value if isinstance(value, int | float) else str(value) for value in sweep.list]
-        )
-    if isinstance(sweep, RangeSweep):
-        steps = [float(f"{value:.10g}") for value in sweep.range()]
-        return trial.suggest_categorical(key, steps)
-    if isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None:
-        value = trial.suggest_float(key, sweep.start, sweep.end, log="log" in sweep.tags)
-        return float(f"{value:.4g}")
-    raise ValueError(f"`{key}` must be a list, a range or an interval to be searched, got {sweep}.")
-
-
-def _storage(given: str | None, folder: Path) -> str | BaseStorage:
-    if given is not None and "://" in given:
-        return given
-    return JournalStorage(JournalFileBackend(given or str(folder / "journal.log")))
 
 
 def _values(trial: FrozenTrial) -> str:

@@ -82,7 +82,7 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     if config.test and _has_test(data, module):
         trainer.test(module, datamodule=data, verbose=False)
         record["metrics"] |= _numbers(trainer.callback_metrics)
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
         show(record)
 
 

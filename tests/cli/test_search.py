@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lossbalance.cli.pruning import Pruning
-from lossbalance.cli.search import DEFAULT_SPACE, _suggest
+from lossbalance.cli.space import DEFAULT_SPACE, parse, suggest
 
 ROOT = Path(__file__).parents[2]
 TINY = [f"trainer.{key}=1" for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "log_every_n_steps")]
@@ -24,7 +23,7 @@ def search(folder, *arguments):
     command = [sys.executable, str(ROOT / "scripts" / "search.py"), *TINY, "test=false", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done, folder / "searches" / "search"
+    return done, next(folder.glob("searches/*"), None)
 
 
 @pytest.mark.processes
@@ -50,7 +49,7 @@ def test_a_trade_off_ends_in_the_best_trials_of_two_metrics_in_any_storage(tmp_p
     done, folder = search(tmp_path, "alpha=interval(0,1)", "--trials", "2", "--storage", storage, "--trade-off", *pair)
 
     assert done.returncode == 0, done.stderr
-    study = optuna.load_study(study_name="search", storage=storage)
+    study = optuna.load_study(study_name=folder.name, storage=storage)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     for trial in study.trials:
         metrics = json.loads((folder / str(trial.number) / "summary.json").read_text())["metrics"]
@@ -75,9 +74,9 @@ def test_a_trial_that_falls_behind_is_pruned(monkeypatch):
     assert list(study.trials[1].intermediate_values) == [0, 1]
 
 
-def test_what_a_choice_makes_idle_is_not_suggested():
-    space = OverridesParser.create().parse_overrides(list(DEFAULT_SPACE))
+def test_what_a_choice_makes_idle_is_not_suggested(configurations):
+    _, space = parse(DEFAULT_SPACE)
     equal = {"loss": "equal", "penalty": "none"}
     tuned = {"loss": "alpha", "alpha": 0.25, "penalty": "l2", "penalty.strength": 0.001}
-    assert _suggest(optuna.trial.FixedTrial(equal), space) == ["loss=equal", "penalty=none"]
-    assert _suggest(optuna.trial.FixedTrial(tuned), space) == [f"{key}={value}" for key, value in tuned.items()]
+    assert suggest(optuna.trial.FixedTrial(equal), space) == ["loss=equal", "penalty=none"]
+    assert suggest(optuna.trial.FixedTrial(tuned), space) == [f"{key}={value}" for key, value in tuned.items()]

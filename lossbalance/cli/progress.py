@@ -1,0 +1,91 @@
+"""Where a sweep is: a line for each run that ends, and how long the rest will take."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lossbalance._utils.files import write_text
+
+_PLAN, _EVENTS = ".plan.json", ".events"
+_BEGUN, _ENDED, _SKIPPED = "bes"
+
+
+def plan(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
+    """Notes what a sweep is to run.
+
+    Args:
+        folder: The folder of the sweep.
+        jobs: The words of each run.
+    """
+    shared = set(jobs[0]).intersection(*jobs)
+    varying = sorted({word.partition("=")[0] for job in jobs for word in job if word not in shared})
+    write_text(folder / _PLAN, json.dumps({"runs": len(jobs), "started": time.time(), "varying": varying}))
+    (folder / _EVENTS).unlink(missing_ok=True)
+    print(f"{len(jobs)} runs, in {folder}", flush=True)
+
+
+def note_begin(folder: Path) -> None:
+    """Notes that a run of the sweep has begun, in whatever process."""
+    if (folder / _PLAN).exists():
+        _note(folder, _BEGUN)
+
+
+def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], written: float) -> None:
+    """Prints the line of a run that has ended, in whatever process.
+
+    Args:
+        folder: The folder of the sweep.
+        words: What the run was told.
+        record: Its record.
+        written: When its record was written, in seconds since 1970.
+    """
+    if not (folder / _PLAN).exists():
+        return
+    planned = json.loads((folder / _PLAN).read_text())
+    skipped = written < planned["started"]
+    events = _note(folder, _SKIPPED if skipped else _ENDED)
+    ended, silent = events.count(_ENDED), events.count(_SKIPPED)
+    told = " ".join(word for word in words if word.partition("=")[0] in planned["varying"])
+    line = [f"{ended + silent}/{planned['runs']}", told, outcome(record)]
+    if skipped:
+        line.append("done before")
+    else:
+        under_way = events.count(_BEGUN) - ended - silent
+        done = ended + under_way / 2  # those that are under way are half done, on average
+        elapsed = time.time() - planned["started"]
+        line += [f"{record.get('seconds', 0):.0f} s", left(elapsed * (planned["runs"] - silent - done) / done)]
+    print("  ".join(filter(None, line)), flush=True)
+
+
+def outcome(record: Mapping[str, Any]) -> str:
+    """Says what came of a run: its objective, or its status and message."""
+    objective = record.get("objective", {})
+    if record.get("status") == "completed" and objective.get("value") is not None:
+        return f"{objective['name']} {objective['value']:.4g}"
+    return f"{record.get('status', 'failed')}: {(record.get('message') or ' ').splitlines()[0]}".rstrip(": ")
+
+
+def left(seconds: float) -> str:
+    """Writes the time that is left; nothing when there is none."""
+    if seconds < 1:
+        return ""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"({seconds / size:.{1 if seconds < 10 * size and unit == 'h' else 0}f} {unit} left)"
+    return f"({seconds:.0f} s left)"
+
+
+def _note(folder: Path, event: str) -> str:
+    """Adds an event, one process at a time, and returns all."""
+    with (folder / _EVENTS).open("a+") as file:
+        with suppress(ImportError):  # there is none on Windows
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(event)
+        file.flush()
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,111 @@
+"""What a search may choose from: Hydra's words for a sweep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
+
+from lossbalance.sweeps.runs import show
+
+DEFAULT_SPACE = (
+    "loss=equal,alpha,uncertainty,gradnorm,gradbalance",
+    "alpha=tag(log,interval(1e-6,1))",
+    "penalty=none,l2",
+    "penalty.strength=tag(log,interval(1e-6,0.1))",
+)
+
+
+def parse(words: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """Splits what was typed into the words that all trials are told, and those that are searched."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides(list(words))
+    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    space = [override for override in parsed if override.is_sweep_override()]
+    return fixed, space or parser.parse_overrides(list(DEFAULT_SPACE))
+
+
+def check_space(fixed: Sequence[str], space: Sequence[Override]) -> None:
+    """Composes the configuration with every word of the space, and the ends of its numbers, before a trial is spent.
+
+    Raises:
+        ValueError: If there is nothing to choose from.
+        hydra.errors.HydraException: If a word does not exist; or another of Hydra's and OmegaConf's errors.
+    """
+    compose("train", list(fixed))
+    for override in space:
+        key, values = override.get_key_element(), choices(override)
+        telling = values if any(isinstance(value, str) for value in values) else [values[0], values[-1]]
+        groups = [other for other in space if key.startswith(f"{other.get_key_element()}.")]
+        groups_of_key = [f"{other.get_key_element()}={value}" for other in groups for value in choices(other)]
+        for value in telling:
+            _compose_any([*fixed, f"{key}={show(value)}"], [word for word in groups_of_key if "=none" not in word])
+
+
+def choices(override: Override) -> list[Any]:
+    """Returns the values that a trial may choose from; of an interval its ends.
+
+    Raises:
+        ValueError: If there are none, or the ends are in no order.
+    """
+    key, sweep = override.get_key_element(), override.value()
+    given = typed(override)
+    if isinstance(sweep, IntervalSweep):
+        _check_interval(key, sweep, given)
+        return [sweep.start, sweep.end]
+    if isinstance(sweep, ChoiceSweep):
+        values = [value if isinstance(value, int | float) else str(value) for value in sweep.list]
+    elif isinstance(sweep, RangeSweep):
+        values = [float(f"{value:.10g}") for value in sweep.range()]
+    elif isinstance(sweep, Glob):
+        values = list(override.sweep_string_iterator())
+    else:
+        raise ValueError(f"`{key}` must be a list, a range or an interval to be searched, got {given}.")
+    if not values:
+        raise ValueError(f"`{key}` must have at least one value to choose from, got {given}, which has none.")
+    return values
+
+
+def typed(override: Override) -> str:
+    """Returns what was typed behind the key, without spaces."""
+    return str(override.input_line).partition("=")[2].replace(" ", "")
+
+
+def suggest(trial: optuna.Trial, space: Sequence[Override]) -> list[str]:
+    """Returns the words that the trial suggests, without those that would say nothing."""
+    chosen: dict[str, Any] = {}
+    for override in space:
+        key = override.get_key_element()
+        idle = key == "alpha" and chosen.get("loss", "alpha") != "alpha"  # only that scheme reads it
+        if not idle and chosen.get(key.partition(".")[0]) != "none":
+            chosen[key] = _value(trial, key, override)
+    return [f"{key}={show(value)}" for key, value in chosen.items()]
+
+
+def _value(trial: optuna.Trial, key: str, override: Override) -> Any:
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        low, high = choices(override)
+        return float(f"{trial.suggest_float(key, low, high, log='log' in sweep.tags):.4g}")
+    return trial.suggest_categorical(key, choices(override))
+
+
+def _check_interval(key: str, sweep: IntervalSweep, given: str) -> None:
+    if sweep.start is None or sweep.end is None or not sweep.start < sweep.end:
+        raise ValueError(f"`{key}` must be an interval from a smaller number to a larger one, got {given}.")
+    if "log" in sweep.tags and sweep.start <= 0:
+        raise ValueError(f"`{key}` must be an interval above 0 to be searched on a logarithmic scale, got {given}.")
+
+
+def _compose_any(words: Sequence[str], groups: Sequence[str]) -> None:
+    """Composes with one of the choices of the key's group at least, where it has a group that is searched too."""
+    for number, group in enumerate([[word] for word in groups] or [[]], start=1):
+        try:
+            compose("train", [*group, *words])
+            return
+        except Exception:
+            if number >= len(groups):
+                raise
