@@ -73,7 +73,7 @@ def run_to_the_end(main: Callable[[], Any]) -> None:
                 log.warning("A process was killed (%s): going on with the runs that are missing.", error)
                 sys.argv += ["resume=true", f"hydra.sweep.dir='{SweepFolder.current}'"]
     finally:
-        if SweepFolder.current is not None:
+        if SweepFolder.current is not None and SweepFolder.current.exists():
             _report(SweepFolder.current)
 
 

@@ -5,8 +5,10 @@ import logging
 import math
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -20,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lossbalance.cli import record, run
 from lossbalance.cli.explain import explain
 from lossbalance.cli.objective import check_given, set_direction
+from lossbalance.cli.progress import left, outcome
 from lossbalance.cli.schema import register
 from lossbalance.cli.space import DEFAULT_SPACE, check_space, parse, suggest
 from lossbalance.cli.study import ask, check_name, name_study, open_study
@@ -171,8 +174,30 @@ def _search(given: argparse.Namespace) -> int:
     if len(study.get_trials(states=_ENDED)) < given.trials:
         enough = optuna.study.MaxTrialsCallback(given.trials, states=_ENDED)
         seconds = None if given.minutes is None else 60 * given.minutes
-        study.optimize(search.objective, timeout=seconds, callbacks=[enough], catch=(Exception,))
+        tell = partial(_tell, folder=folder, trials=given.trials, space=space, started=time.time())
+        study.optimize(search.objective, timeout=seconds, callbacks=[tell, enough], catch=(Exception,))
     return _conclude(study, folder, ReportOptions(trade_off=given.trade_off or None))
+
+
+def _tell(
+    study: optuna.Study, trial: FrozenTrial, folder: Path, trials: int, space: Sequence[Override], started: float
+) -> None:
+    """Prints the line of a trial that has ended."""
+    all_ended = study.get_trials(deepcopy=False, states=_ENDED)
+    recent = sum(_began(other) >= started for other in all_ended)
+    searched = {override.get_key_element() for override in space}
+    words = [word for word in trial.user_attrs["command"].split() if word.partition("=")[0] in searched]
+    rest = left((time.time() - started) / max(recent, 1) * (trials - len(all_ended)))
+    told = [" ".join(words), outcome(record.read(folder / str(trial.number))), f"{_seconds(trial):.0f} s", rest]
+    print("  ".join(filter(None, [f"{len(all_ended)}/{trials}", *told])), flush=True)
+
+
+def _began(trial: FrozenTrial) -> float:
+    return trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    return trial.duration.total_seconds() if trial.duration else 0.0
 
 
 def _objective(metrics: Sequence[str], config: DictConfig) -> dict[str, StudyDirection]:

@@ -21,11 +21,18 @@ DEFAULT_SPACE = (
 
 def parse(words: Sequence[str]) -> tuple[list[str], list[Override]]:
     """Splits what was typed into the words that all trials are told, and those that are searched."""
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    hydra = GlobalHydra.instance()
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
     parsed = parser.parse_overrides(list(words))
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = [override for override in parsed if override.is_sweep_override()]
-    return fixed, space or parser.parse_overrides(list(DEFAULT_SPACE))
+    space = space or parser.parse_overrides(list(DEFAULT_SPACE))
+    return fixed, sorted(space, key=lambda override: _depends(override.get_key_element()))
+
+
+def _depends(key: str) -> bool:
+    """Whether a choice of another key may leave this one without effect."""
+    return key == "alpha" or "." in key
 
 
 def check_space(fixed: Sequence[str], space: Sequence[Override]) -> None:

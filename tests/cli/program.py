@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -32,10 +34,17 @@ def surroundings() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def train_here(*words: str, folder: Path) -> float:
-    """Does what ``scripts/train.py`` does with these words, in this process."""
+@contextmanager
+def configurations() -> Iterator[None]:
+    """Makes ``compose`` find what is in ``conf/``, and know its types."""
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def train_here(*words: str, folder: Path) -> float:
+    """Does what ``scripts/train.py`` does with these words, in this process."""
+    with configurations():
         config = compose("train", [*words, f"output_dir='{folder}'"], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from lossbalance.cli.pruning import Pruning
-from lossbalance.cli.space import DEFAULT_SPACE, parse, suggest
 
 ROOT = Path(__file__).parents[2]
 TINY = [f"trainer.{key}=1" for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "log_every_n_steps")]
@@ -72,11 +71,3 @@ def test_a_trial_that_falls_behind_is_pruned(monkeypatch):
 
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
     assert list(study.trials[1].intermediate_values) == [0, 1]
-
-
-def test_what_a_choice_makes_idle_is_not_suggested(configurations):
-    _, space = parse(DEFAULT_SPACE)
-    equal = {"loss": "equal", "penalty": "none"}
-    tuned = {"loss": "alpha", "alpha": 0.25, "penalty": "l2", "penalty.strength": 0.001}
-    assert suggest(optuna.trial.FixedTrial(equal), space) == ["loss=equal", "penalty=none"]
-    assert suggest(optuna.trial.FixedTrial(tuned), space) == [f"{key}={value}" for key, value in tuned.items()]
