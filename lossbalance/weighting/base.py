@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -146,11 +147,18 @@ class Weighting(nn.Module, ABC):
         return self.weigh(losses, torch.ones_like(losses, dtype=torch.bool))
 
     def extra_repr(self) -> str:
-        """The names of the terms."""
-        return ", ".join(map(repr, self.terms))
+        """The names of the terms and the settings, as the constructor takes them."""
+        names = [name for name in signature(type(self)).parameters if name != "terms" and hasattr(self, name)]
+        settings = {name: getattr(self, name) for name in names}
+        shown = [f"{name}={_show(value)}" for name, value in settings.items() if not isinstance(value, nn.Module)]
+        return ", ".join([*map(repr, self.terms), *shown])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Weighting":
         return super()._apply(keep_precision(fn), recurse)
+
+
+def _show(value: object) -> str:
+    return f"{value.item():g}" if isinstance(value, Tensor) else getattr(value, "__name__", repr(value))
 
 
 def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

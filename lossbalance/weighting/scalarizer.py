@@ -21,9 +21,12 @@ class Scalarizer(Weighting):
 
     - Parameters (UW, IMTLL) belong to the optimizer: ``WeightedLoss.parameter_groups``.
     - In training the module is called once per step for its state, and a second time, without a trace, for the total.
-    - A module with ``step()``, to be called once per epoch (DWA), has it called every ``period`` steps.
+    - A module with ``step()``, to be called once per epoch (DWA), has it called every ``period`` steps, before the
+      first step of the next epoch is weighed.
     - A module with ``update(losses)``, to be called with the losses after the optimizer's step (FAMO), is given those
-      of the next batch, which stand for a second pass over the same one.
+      of the next batch, which stand for a second pass over the same one. ``lossbalance.weighting.FAMO`` does better.
+    - A step in which nothing was seen, because it is not finite, moves no state. With either method the host waits for
+      the device in each step, to know that.
     - An absent term stands at its last loss, with weight 0, and so does one that is not finite in what the module sees.
       A parameter ``[terms]`` gets no gradient for the terms that are absent.
 
@@ -62,7 +65,7 @@ class Scalarizer(Weighting):
         lr: float | None = None,
     ) -> None:
         super().__init__(terms)
-        self.learning_rate = None if lr is None else check_positive("lr", lr)
+        self.lr = self.learning_rate = None if lr is None else check_positive("lr", lr)
         if not callable(module):
             raise TypeError(f"`module` must be callable with a row of losses, got {module!r}.")
         kind = "a positive number of training steps"
@@ -86,19 +89,23 @@ class Scalarizer(Weighting):
         """Lets the module see the losses."""
         losses, seen = observation.losses, observation.seen
         self.latest.copy_(torch.where(seen, losses, self.latest))
-        if isinstance(self.module, nn.Module):
-            self._tell(self.latest.clone())
+        if hasattr(self.module, "update") or hasattr(self.module, "step"):
+            if seen.any():  # what such a module keeps on the host cannot be taken back
+                self._tell(self.latest.clone())
+        elif isinstance(self.module, nn.Module):
+            before = [buffer.clone() for buffer in self.module.buffers()]
+            self.module(self.latest.clone())
+            for buffer, was in zip(self.module.buffers(), before, strict=True):
+                buffer.copy_(torch.where(seen.any(), buffer, was))
 
     def _tell(self, losses: Tensor) -> None:
-        """Calls the module for the sake of its state."""
-        update, step = getattr(self.module, "update", None), getattr(self.module, "step", None)
-        if update and self._steps > 0:
-            update(losses)
+        """Ends the step and the epoch before, where they are over, and begins this step."""
+        if hasattr(self.module, "step") and self._steps > 0 and self._steps % self.period == 0:
+            self.module.step()
+        if hasattr(self.module, "update") and self._steps > 0:
+            self.module.update(losses)
         self.module(losses)
-        if update or step:
-            self._steps += 1
-        if step and self._steps % self.period == 0:
-            step()
+        self._steps += 1
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the module keeps outside its buffers, where it has changed."""

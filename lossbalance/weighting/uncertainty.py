@@ -93,7 +93,8 @@ class Uncertainty(PositiveWeighting):
         lr: float | None = None,
     ) -> None:
         super().__init__(terms)
-        self.learning_rate = None if lr is None else check_positive("lr", lr)
+        self.lr = self.learning_rate = None if lr is None else check_positive("lr", lr)
+        self.likelihood, self.initial_log_variance = likelihood, initial_log_variance
         likelihoods = _per_term("likelihood", likelihood, self.terms)
         factors = [_LIKELIHOODS[_check_word(name, word, _LIKELIHOODS)] for name, word in likelihoods]
         self.regularizer = _check_word("regularizer", regularizer, ["log", "log1p"])

@@ -93,6 +93,13 @@ def scheme(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def test_its_repr_shows_the_terms_and_every_setting(scheme):
+    shown = repr(instantiate(configured(scheme).loss))
+    settings = configured(scheme).loss.keys() - {"_target_", "terms", "module"}
+    assert "'aux', 'main'" in shown
+    assert all(f", {name}=" in shown for name in settings)
+
+
 @pytest.mark.parametrize("weight_sum", [None, 2.0])
 def test_the_weights_are_the_gradient_of_the_total(scheme, weight_sum):
     training = start(scheme, steps=3, weight_sum=weight_sum)

@@ -80,12 +80,26 @@ def test_every_scalarizer_of_torchjd_gives_its_own_value_and_gradient(name):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_dwa_is_stepped_each_period_and_has_the_weights_of_dwa_by_hand():
-    criterion, met = train("DWA", steps=6)
-    older, newer = torch.stack(met[2:4]).mean(dim=0), torch.stack(met[4:6]).mean(dim=0)
-    expected = 2 * torch.softmax(newer / older / 2.0, dim=0)
-    _, weights = criterion.weighting.weigh(torch.ones(2), torch.ones(2) > 0)
-    torch.testing.assert_close(weights, expected)
+def test_an_epoch_of_dwa_ends_after_its_last_step_is_weighed_as_by_hand():
+    _, met = train("DWA", steps=5)
+    for steps, expected in [
+        (4, torch.ones(2)),
+        (5, 2 * torch.softmax(torch.stack(met[2:4]).mean(dim=0) / torch.stack(met[:2]).mean(dim=0) / 2.0, dim=0)),
+    ]:
+        criterion, _ = train("DWA", steps=steps)
+        torch.testing.assert_close(torch.stack(list(criterion.weights.values())), expected)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_step_that_is_not_finite_leaves_the_module_as_it_was(name):
+    spared, hit = train(name, steps=5)[0], train(name, steps=5)[0]
+    hit(losses(torch.nan, 2.0))
+    torch.testing.assert_close(hit.state_dict(), spared.state_dict(), rtol=0, atol=0)
+    for row in ((0.5, 4.0), (0.4, 1.0), (0.3, 1.0)):
+        torch.manual_seed(0)
+        total = hit(losses(*row))
+        torch.manual_seed(0)
+        assert torch.equal(total, spared(losses(*row)))
 
 
 def test_famo_is_updated_with_the_losses_that_follow_its_step():
