@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning
 
-_NAMES = ("pytorch_lightning", "lightning.pytorch")
+LIBRARIES = ("pytorch_lightning", "lightning.pytorch")
 
 
 def library_of(made: object) -> ModuleType:
@@ -15,7 +15,7 @@ def library_of(made: object) -> ModuleType:
     Raises:
         TypeError: If it is none.
     """
-    for name in _NAMES:
+    for name in LIBRARIES:
         library = sys.modules.get(name)  # nobody has made a module of a library that is not imported
         if library is not None and isinstance(made, library.LightningModule):
             return library

@@ -53,6 +53,7 @@ def begin(config: DictConfig) -> dict[str, Any]:
         "terms": list(config.task.terms),
         "objective": {**config.task.objective, "value": None},
         "metrics": {},
+        "tested": None,
         "weights": {},
         "gradient_shares": {},
         "last_epoch": {},

@@ -64,7 +64,7 @@ class Config:
     threads: int | None = 1
     fold: int = 0
     folds: int = 4
-    test: bool = True
+    test: Any = "last"
     ckpt_path: str | None = None
     resume: bool = False
     output_dir: str = MISSING

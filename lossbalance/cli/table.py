@@ -1,6 +1,7 @@
 """What each term weighed, as a table on the terminal."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -31,10 +32,22 @@ def show(record: dict[str, Any]) -> None:
         console.print(table)
     tested = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
     if tested:
-        table = Table("test", "value", title="The test", title_justify="left")
-        for name, value in tested.items():
-            table.add_row(name.removeprefix("test/"), f"{value:.4g}")
-        console.print(table)
+        show_test(tested, record["tested"])
+
+
+def show_test(metrics: Mapping[str, float], tested: str) -> None:
+    """Prints the metrics of a test.
+
+    Args:
+        metrics: The metrics by name.
+        tested: What was tested, such as ``the last epoch``.
+    """
+    console = Console()
+    console.print(f"[i]The test of {tested}[/i]", highlight=False, soft_wrap=True)
+    table = Table("test", "value")
+    for name, value in metrics.items():
+        table.add_row(name.removeprefix("test/"), f"{value:.4g}")
+    console.print(table)
 
 
 def _cell(column: str, value: float) -> str:

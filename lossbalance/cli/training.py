@@ -20,10 +20,11 @@ from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.build import Built, build, build_callbacks, build_trainer
 from lossbalance.cli.checkpoint_file import check_checkpoint
-from lossbalance.cli.libraries import defines
+from lossbalance.cli.libraries import LIBRARIES
 from lossbalance.cli.objective import check_logged
 from lossbalance.cli.table import show
 from lossbalance.cli.targets import import_from_here
+from lossbalance.cli.testing import check_test, test_network
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Training:
     built: Built
     callbacks: list[pl.Callback]
     trainer: pl.Trainer
+    test: str | None
     settings: str
 
 
@@ -52,7 +54,8 @@ def prepare(config: DictConfig) -> Training:
     if config.ckpt_path is not None:
         check_checkpoint(config, built.module)
     callbacks = [*built.callbacks, *build_callbacks(config)]
-    return Training(built, callbacks, build_trainer(config, built.module, callbacks), settings)
+    test = check_test(config.test, callbacks)
+    return Training(built, callbacks, build_trainer(config, built.module, callbacks), test, settings)
 
 
 def train(config: DictConfig, record: dict[str, Any]) -> None:
@@ -80,22 +83,9 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         _note(trainer, training.callbacks, record)
         record["weights"] = _numbers(criterion.weights)
     check_logged(record["objective"]["name"], record["metrics"])
-    if config.test and _has_test(data, module):
-        trainer.test(module, datamodule=data, verbose=False)
-        record["metrics"] |= _numbers(trainer.callback_metrics)
+    test_network(training.test, trainer, training.built, record)
     if trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
         show(record)
-
-
-def _has_test(data: pl.LightningDataModule, module: pl.LightningModule) -> bool:
-    """Whether there is something to test, and something to test it on; if not, says so."""
-    for owner, method in ((module, "test_step"), (data, "test_dataloader")):
-        if not defines(owner, method):
-            log.warning(
-                "There is no test: %s has no `%s` (test=false says that none is wanted).", type(owner).__name__, method
-            )
-            return False
-    return True
 
 
 def _check_usage(config: DictConfig) -> None:
@@ -124,12 +114,14 @@ def _typed() -> set[str]:
 
 def filter_warnings() -> None:
     """Silences what Lightning says of every run; warnings that tell something stay."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for library in LIBRARIES:  # both log by the name of the one that was imported last
+        logging.getLogger(library).setLevel(logging.WARNING)
     for told in (
         "does not have many workers",  # indexing a tensor needs none
         "Experiment logs directory .* exists and is not empty",  # the configuration is there already
         "Checkpoint directory .* exists and is not empty",  # a run goes on in its folder
         "The number of training batches .* is smaller than the logging interval",  # epochs are logged all the same
+        "callbacks used to create the checkpoint need to be provided",  # a test needs none of them
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own
     ):
         warnings.filterwarnings("ignore", f".*{told}")

@@ -1,0 +1,65 @@
+"""The test of a trained network: whether there is one, on which checkpoint, and what came of it."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lossbalance._utils.checks import check_word
+from lossbalance.cli.build import Built
+from lossbalance.cli.checkpoints import BestAndLast
+from lossbalance.cli.libraries import defines
+
+log = logging.getLogger(__name__)
+
+
+def check_test(choice: bool | str, callbacks: Iterable[pl.Callback]) -> str | None:
+    """Returns which network is tested: the ``last``, the ``best``, or none.
+
+    Args:
+        choice: What ``test`` is set to: one of these words, true for the last, or false.
+        callbacks: Those of the training, one of which must keep the best checkpoint.
+
+    Raises:
+        ValueError: If it is another word, or nobody keeps the best checkpoint.
+    """
+    if isinstance(choice, bool):
+        return "last" if choice else None
+    check_word("test", choice, ["last", "best", "false"])
+    if choice == "best" and _find_checkpoints(callbacks) is None:
+        raise ValueError("`test` must be last or false where no callback keeps the best checkpoint, got 'best'.")
+    return choice
+
+
+def test_network(choice: str | None, trainer: Any, built: Built, record: dict[str, Any]) -> None:
+    """Tests the network that was chosen, and notes in ``record`` the metrics, and what they are of."""
+    if choice is None:
+        return
+    try:
+        check_has_test(built)
+    except ValueError as error:
+        log.warning(str(error))
+        return
+    checkpoints, path = _find_checkpoints(trainer.callbacks), None
+    record["tested"] = "the last epoch"
+    if choice == "best" and checkpoints is not None and checkpoints.best_model_path:  # a rehearsal keeps none
+        path = checkpoints.best_model_path
+        record["tested"] = f"the best checkpoint ({checkpoints.monitor} {checkpoints.best_model_score:.4g})"
+    trainer.test(built.module, datamodule=built.data, ckpt_path=path, verbose=False)
+    record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def _find_checkpoints(callbacks: Iterable[pl.Callback]) -> BestAndLast | None:
+    return next((callback for callback in callbacks if isinstance(callback, BestAndLast)), None)
+
+
+def check_has_test(built: Built) -> None:
+    """Checks that there is something to test, and something to test it on.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    for owner, method in ((built.module, "test_step"), (built.data, "test_dataloader")):
+        if not defines(owner, method):
+            raise ValueError(f"There is no test: {type(owner).__name__} has no `{method}`.")
