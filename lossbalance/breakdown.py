@@ -1,12 +1,14 @@
 """What made up the total of a step."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from lossbalance.penalties.base import Penalty
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,13 @@ class Breakdown:
     gradient_shares: dict[str, Tensor]
     """Each term's part of the sum of the norms of the weighted gradients, at the probes or, under a gradient scheme, by
     ``shared``; nan before the backward pass and for a term without probe, empty if nothing is measured."""
-    measure_penalties: Callable[[], dict[str, Tensor]]
+    penalties_in_total: dict[str, Tensor]
+    applied_by_optimizers: Mapping[str, Penalty] = field(default_factory=dict, repr=False)
 
     @cached_property
     def penalties(self) -> dict[str, Tensor]:
-        """The values; those of penalties that are not in the total are computed when somebody looks."""
-        return self.measure_penalties()
+        """The values of all penalties; those that an optimizer applies are computed when somebody looks."""
+        return self.penalties_in_total | {name: each.value() for name, each in self.applied_by_optimizers.items()}
 
 
 class Step(NamedTuple):
@@ -41,9 +44,9 @@ class Step(NamedTuple):
     present: Tensor
     penalties: dict[str, Tensor]
     """Those that are in the total."""
-    squares: Tensor | None = None
-    """The squared norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan for
-    a term without probe, None if nothing is measured."""
+    norms: Tensor | None = None
+    """The norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan where they
+    are not known, None if nothing is measured."""
 
 
 def tabulate(steps: Sequence[Step]) -> Tensor:
@@ -52,9 +55,7 @@ def tabulate(steps: Sequence[Step]) -> Tensor:
         torch.stack(column)
         for column in zip(*((step.losses, step.weights, step.present) for step in steps), strict=True)
     )
-    unmeasured = torch.full_like(losses[0], torch.nan)
-    norms = torch.stack(
-        [unmeasured if step.squares is None else step.squares.to(losses.dtype) for step in steps]
-    ).sqrt()
+    unknown = torch.full_like(losses[0], torch.nan)
+    norms = torch.stack([unknown if step.norms is None else step.norms.to(losses.dtype) for step in steps])
     shares = norms / norms.nansum(dim=1, keepdim=True)
     return torch.stack([losses.where(present, torch.nan), weights, weights * losses, shares], dim=1)

@@ -1,22 +1,25 @@
 """Several named losses in, one scalar out, and a record of what each weighed."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_names
 from lossbalance.breakdown import Breakdown, Step, tabulate
-from lossbalance.gradients.observing import Watch, average_over_ranks, observe_gradients, observe_losses
-from lossbalance.gradients.probes import ProbeHandle, Probes, to_device
+from lossbalance.gradients.inputs import ProbedModule, ProbeHandle
+from lossbalance.gradients.probes import Probes
+from lossbalance.gradients.sources import Look, Losses, NoNorms, NormSource, ProbeNorms, SharedNorms
+from lossbalance.losses import LossReader
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.scale import LossSum, check_sum
-from lossbalance.weighting.base import Observation, Weighting
+from lossbalance.state import bring_in_order, describe
+from lossbalance.weighting.base import Weighting
 
 
 class WeightedLoss(nn.Module):
@@ -54,16 +57,17 @@ class WeightedLoss(nn.Module):
         super().__init__()
         if not isinstance(weighting, Weighting):
             raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
-        _check_penalties(penalties or {}, weighting.terms)
         self.terms = weighting.terms
         """Names of the losses, in the order of the row."""
         self.weighting = weighting
-        self.penalties = nn.ModuleDict(penalties or {})
+        self.penalties = nn.ModuleDict(_check_penalties(penalties, weighting.terms))
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:
             raise ValueError("`weight_sum` and `loss_sum` are two scales for the same weights: give one of them.")
         self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, len(self.terms))
         self.probes = Probes(weighting.terms)
+        self._reader = LossReader(weighting.terms)
+        self._frozen = 0  # how many times over
         self._last: Step | None = None
 
     def forward(
@@ -89,28 +93,19 @@ class WeightedLoss(nn.Module):
             ValueError: If a term is missing or unknown, a loss is not a scalar or on another device than the rest,
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
-        row, present = self._row(losses)
-        values = row.detach()
-        watch = self._observe([losses[term] for term in self.terms], values, present, shared)
-        total, weights = self.weighting.weigh(row, present)
-        if self.weight_sum is not None:
-            factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-            total, weights = total * factor, weights * factor
-        if self.scale is not None:
-            factor = self.scale(self.weighting).to(weights.dtype)
-            total, weights = total * factor, weights * factor
+        given = self._reader.read(losses, self.probes.device)
+        look = self._look(given, shared)
+        row = given.row
+        if self.training and self.probes.probed:
+            row = self.probes.begin_step(row, None if look is None else look.commit_unless)
+        total, weights = self._rescale(*self.weighting.weigh(row, given.present))
         penalties = self._penalize(total, module)
         for penalty in penalties.values():
             total = total + penalty
+        norms = None if look is None or look.norms is None else weights * look.norms
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
-        squares = None if watch is None or watch.norms is None else (weights * watch.norms).square()
-        self._last = Step(total.detach(), values, weights, present, detached, squares)
-        if watch is None:
-            return self.probes.gauges.mark(total) if self.training and self.probes.probed else total
-        if watch.norms is not None:
-            return total
-        counted = weights if watch.measures else torch.zeros_like(weights)
-        return self.probes.gauges.seal(total, values, counted, watch.broken)
+        self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms)
+        return total
 
     def probe(self, term: str, x: Tensor) -> Tensor:
         """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
@@ -123,7 +118,8 @@ class WeightedLoss(nn.Module):
 
         It is the identity, costs one norm in the backward pass of the total, the one in which it measures, and does
         nothing in ``eval()``. Several probes of one term add up in squares. What it returns must not be changed in
-        place, as ``nn.ReLU(inplace=True)`` would do at the start of a branch.
+        place, as ``nn.ReLU(inplace=True)`` would do at the start of a branch. A loss on derivatives of what was probed
+        needs :meth:`probe_parameters`.
 
         Args:
             term: The name of the term.
@@ -136,10 +132,13 @@ class WeightedLoss(nn.Module):
             TypeError: If ``x`` is not in floating point.
             ValueError: If the term is unknown or ``x`` on another device than the criterion.
         """
-        return self.probes.probe(term, x, ahead=self.weighting.uses_gradients)
+        return self.probes.attach_probe(term, x)
 
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> ProbeHandle:
         """Places a probe before each module, for models that are not to be edited.
+
+        It probes every tensor that enters the module and requires a gradient, also in mappings, sequences and
+        dataclasses.
 
         Args:
             modules: The module in which each term's own branch begins, such as its head, by term.
@@ -148,9 +147,49 @@ class WeightedLoss(nn.Module):
             A handle whose ``remove()`` takes the probes away.
 
         Raises:
-            ValueError: If a term is unknown.
+            TypeError: If it is not a mapping to modules.
+            ValueError: If a term is unknown, or a module begins with a layer that works in place.
         """
-        return self.probes.probe_inputs(modules, self.probe)
+        return ProbeHandle(modules, self.probes)
+
+    def probe_parameters(self, term: str, module: nn.Module) -> ProbedModule:
+        """Returns a callable that runs ``module`` with its parameters seen through probes of ``term``.
+
+        For terms with forward passes of their own, also where a loss is made of derivatives, as in a network that
+        solves a differential equation::
+
+            residual_net, boundary_net = (criterion.probe_parameters(term, net) for term in ("residual", "boundary"))
+            u = residual_net(x)
+            (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+            total = criterion({"residual": (du - f).square().mean(), "boundary": boundary_net(x0).square().mean()})
+
+        What is measured is the whole gradient of the term by the parameters, in the one ordinary backward pass. Make
+        the callable once; call it as often as the term needs. In ``eval()`` and without gradients it is the module.
+
+        Args:
+            term: The name of the term.
+            module: What the term's loss is computed with; may be the same for all terms.
+
+        Raises:
+            TypeError: If it is not a module, or one of ``fully_shard``, whose parameters are in parts.
+            ValueError: If the term is unknown, or no parameter requires a gradient.
+        """
+        return ProbedModule(module, term, self.probes)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Lets the scheme observe nothing: within it the weights stay as they are, for steps that are only tried out.
+
+        ::
+
+            with criterion.frozen():
+                total = criterion(losses)
+        """
+        self._frozen += 1
+        try:
+            yield
+        finally:
+            self._frozen -= 1
 
     def parameter_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Returns what the optimizer must hold of a scheme that learns its weights; nothing for the others.
@@ -174,13 +213,15 @@ class WeightedLoss(nn.Module):
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
         """Lets each step of the optimizer apply the penalties in mode ``"gradient"`` or ``"decoupled"`` to ``module``.
 
-        Call it once, when the optimizer is made; there is nothing else to do, also with closures, accumulated batches
-        and gradient scalers. See :class:`~lossbalance.penalties.attachment.Attachment` for what happens when.
+        Where a step evaluates a closure several times, as that of L-BFGS does, only the first evaluation is observed by
+        the scheme: a line search compares values under the same weights. Call it once, when the optimizer is made;
+        there is nothing else to do, also with closures, accumulated batches and gradient scalers. See
+        :class:`~lossbalance.penalties.attachment.Attachment` for what happens when.
 
         Raises:
             ValueError: If it was called for this optimizer before, or the optimizer holds none of the weights.
         """
-        return Attachment(self._penalties().values(), optimizer, module)
+        return Attachment(self._penalties().values(), optimizer, module, self.frozen)
 
     def report_penalties(self) -> dict[str, PenaltyReport]:
         """Returns what each penalty weighs, in value and in gradient; see :func:`lossbalance.penalties.report.report`.
@@ -196,10 +237,7 @@ class WeightedLoss(nn.Module):
         single process it is never needed.
         """
         if self.weighting.uses_gradients:
-            gauges = self.probes.gauges
-            with torch.no_grad():
-                (measured,), _ = average_over_ranks([gauges.measured()], gauges.broken)
-                gauges.settle(*measured)
+            self.probes.all_reduce(torch.zeros((), dtype=torch.bool, device=self.probes.device))
 
     @property
     def last(self) -> Breakdown:
@@ -211,24 +249,24 @@ class WeightedLoss(nn.Module):
         step = self.last_step()
         if step is None:
             raise RuntimeError("`last` describes the last call, and there was none: call the criterion first.")
-        losses, weights, contributions, gradient_shares = map(self._by_name, tabulate([step])[0])
+        losses, weights, contributions, shares = map(self._by_name, tabulate([step])[0])
         return Breakdown(
             total=step.total,
             losses=losses,
             weights=weights,
             contributions=contributions,
-            gradient_shares={} if step.squares is None else gradient_shares,
-            measure_penalties=lambda: {
-                name: step.penalties[name] if name in step.penalties else penalty.value()
-                for name, penalty in self._penalties().items()
+            gradient_shares={} if step.norms is None else shares,
+            penalties_in_total=step.penalties,
+            applied_by_optimizers={
+                name: penalty for name, penalty in self._penalties().items() if name not in step.penalties
             },
         )
 
     def last_step(self) -> Step | None:
         """Returns the last call in the form that costs least, for statistics over many; None before the first."""
-        if self._last is None or self._last.squares is not None or not self.probes.probed:
+        if self._last is None or self._last.norms is not None or not self.probes.probed:
             return self._last
-        return self._last._replace(squares=self.probes.squares())
+        return self._last._replace(norms=self.probes.norms())
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -238,6 +276,58 @@ class WeightedLoss(nn.Module):
         ones = torch.ones(len(self.terms), device=self.probes.device)
         _, weights = self.weighting.weigh(ones, ones > 0)
         return self._by_name(weights.detach())
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return "" if self.weight_sum is None else f"weight_sum={self.weight_sum:g}"
+
+    def get_extra_state(self) -> Tensor:
+        """The names of the scheme and its terms."""
+        return describe(self.weighting)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing is left to do: the state has been brought in order."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}_extra_state" in state_dict:
+            bring_in_order(state_dict, prefix, self.weighting)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @torch.no_grad()
+    def _observe(self, source: NormSource, losses: Losses) -> Look:
+        look = source.look(losses)
+        self.weighting.observe(look.observation)
+        if self.scale is not None:
+            self.scale.observe(look.observation)
+        return look
+
+    def _look(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None) -> Look | None:
+        """Shows the scheme the step, in training; returns what was found for it, or None."""
+        if not self.training or self._frozen or not (self.weighting.observes or self.scale is not None):
+            return None
+        if not self.weighting.uses_gradients:
+            return self._observe(NoNorms(), losses)
+        scheme = type(self.weighting).__name__
+        if not torch.is_grad_enabled():
+            if self.probes.known.issuperset(losses.names):
+                return None
+            raise ValueError(
+                f"{scheme} needs gradients in its first step, and gradients are switched off: call the criterion "
+                "outside of `torch.no_grad()`, or switch it to evaluation by `criterion.eval()`."
+            )
+        self.probes.magnitudes = self.weighting.uses_magnitudes
+        source = ProbeNorms(self.probes, scheme) if shared is None else SharedNorms(shared, self.probes)
+        return self._observe(source, losses)
+
+    def _rescale(self, total: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the total and the weights that the scheme gives, multiplied by what is to come on top of it."""
+        if self.weight_sum is not None:
+            factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+            total, weights = total * factor, weights * factor
+        if self.scale is not None:
+            factor = self.scale(self.weighting).to(weights.dtype)
+            total, weights = total * factor, weights * factor
+        return total, weights
 
     def _penalize(self, total: Tensor, module: nn.Module | None) -> dict[str, Tensor]:
         """Returns the penalties that belong to the total."""
@@ -268,76 +358,23 @@ class WeightedLoss(nn.Module):
     def _penalties(self) -> dict[str, Penalty]:
         return cast("dict[str, Penalty]", dict(self.penalties.items()))
 
-    def _row(self, losses: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
-        """Returns the losses and whether each is there, in the order of the terms."""
-        if losses.keys() != set(self.terms):
-            check_names("losses", losses, self.terms)
-        device = self.probes.device
-        given: dict[str, Tensor] = {}
-        for term in self.terms:
-            loss = losses[term]
-            if loss is not None:
-                _check_loss(term, loss, device)
-                given[term] = loss
-        dtypes = {loss.dtype for loss in given.values()}
-        dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-        if dtypes != {dtype}:
-            given = {term: loss.to(dtype) for term, loss in given.items()}
-        if len(given) == len(self.terms):
-            row = torch.stack(list(given.values()))
-            return row, torch.ones_like(row, dtype=torch.bool)
-        absent = torch.zeros((), dtype=dtype, device=device, requires_grad=not given)
-        row = torch.stack([given.get(term, absent) for term in self.terms])
-        return row, to_device([term in given for term in self.terms], device)
-
-    @torch.no_grad()
-    def _observe(
-        self,
-        losses: list[Tensor | None],
-        row: Tensor,
-        present: Tensor,
-        shared: Tensor | Iterable[Tensor] | None,
-    ) -> Watch | None:
-        """Lets the scheme see the step, in training; returns what a gradient scheme has found."""
-        if not self.training:
-            return None
-        if self.weighting.uses_gradients:
-            return observe_gradients(self.weighting, self._show, self.probes, losses, row, present, shared)
-        if self.weighting.observes or self.scale is not None:
-            observe_losses(self._show, row, present)
-        if self.probes.probed:
-            self.probes.gauges.begin()
-        return None
-
-    def _show(self, observation: Observation) -> None:
-        self.weighting.observe(observation)
-        if self.scale is not None:
-            self.scale.observe(observation)
-
     def _by_name(self, row: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.terms, row.unbind(), strict=True))
 
 
-def _check_loss(term: str, loss: object, device: torch.device) -> None:
-    if not isinstance(loss, Tensor) or not loss.is_floating_point():
-        kind = str(loss.dtype) if isinstance(loss, Tensor) else type(loss).__name__
-        raise TypeError(
-            f"`losses[{term!r}]` must be a scalar tensor in floating point, got {kind}: pass None for an absent term."
-        )
-    if loss.ndim != 0:
-        raise ValueError(
-            f"`losses[{term!r}]` must be a scalar, got shape {list(loss.shape)}: reduce it with `.mean()` or `.sum()`."
-        )
-    if loss.device != device:
-        raise ValueError(
-            f"`losses[{term!r}]` is on {loss.device}, the criterion on {device}: all must be on one device; "
-            "move them with `.to(device)`."
-        )
-
-
-def _check_penalties(penalties: Mapping[str, Penalty], terms: tuple[str, ...]) -> None:
+def _check_penalties(penalties: object, terms: tuple[str, ...]) -> dict[str, Penalty]:
+    if penalties is None:
+        return {}
+    if not isinstance(penalties, Mapping):
+        raise TypeError(f"`penalties` must map names to penalties, such as {{'l2': L2(1e-4)}}, got {penalties!r}.")
     for name, penalty in penalties.items():
         if not isinstance(penalty, Penalty):
             raise TypeError(f"`penalties[{name!r}]` must be a penalty such as L2(1e-4), got {penalty!r}.")
         if name in terms:
             raise ValueError(f"`penalties` must have names of their own, got {name!r}, which is a term.")
+        if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name) or name == "training":
+            raise ValueError(
+                f"`penalties` must have names that can be keys of a module's state, got {name!r}: no dot, not empty, "
+                "and no name of an attribute; such as 'l2_head'."
+            )
+    return dict(penalties)

@@ -1,55 +1,140 @@
-"""Norms of gradients."""
+"""Norms of the gradients of K terms, many at a time."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-_NARROW = {torch.float16, torch.bfloat16}
-_LONG, _ROW = 2**17, 2**10  # a dot product of more entries than that loses digits in fp32; the norms of rows do not
+_WAITING = 2**26  # bytes of gradients that may wait for their norms
+_LONG, _LONG_SUM = 2**16, 2**12  # a CPU's norm or sum of more entries loses digits in fp32; that of pieces does not
+_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+_NORM, _LARGEST, _SUM = 2.0, torch.inf, 1.0  # orders: the norm of the norms of pieces is the norm of the whole
 
 
-def squared_norm(tensor: Tensor) -> Tensor:
-    """Returns the square of the L2 norm ``[]``, detached, in fp32 or wider."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    flat = tensor.reshape(-1)
-    if not flat.is_contiguous():
-        flat = flat.contiguous()  # the gradient of a sum is one number, repeated: of such, a dot product is inexact
-    wide = torch.float32 if flat.dtype in _NARROW else None
-    if flat.numel() > _LONG:
-        even = flat.numel() // _ROW * _ROW
-        norms = torch.linalg.vector_norm(flat[:even].view(-1, _ROW), dim=1, dtype=wide)
-        square = norms.dot(norms)
-        return square if even == flat.numel() else square + squared_norm(flat[even:])
-    if wide:
-        flat = flat.to(wide)
-    return flat.dot(flat)
+class NormAccumulator:
+    """Takes the norms of the gradients that a backward pass brings, of K terms.
+
+    Gradients wait, up to a bound on their bytes, and are measured together: on short steps it is the number of
+    operations that counts. All gradients of a term are measured as one.
+
+    Args:
+        entries: How many entries the gradient of each term has.
+        magnitudes: Whether to take the largest and the mean magnitude of the entries, too.
+    """
+
+    def __init__(self, entries: Sequence[int], magnitudes: bool) -> None:
+        self.entries = entries
+        self.orders = (_NORM, _LARGEST, _SUM) if magnitudes else (_NORM,)
+        self._waiting: list[tuple[int, Tensor]] = []
+        self._bytes = 0
+        self._norms: dict[float, list[list[Tensor]]] = {order: [[] for _ in entries] for order in self.orders}
+
+    def add(self, index: int, gradient: Tensor) -> None:
+        """Takes a gradient of the term at ``index``."""
+        gradient = _plain(gradient.detach())
+        longest = _LONG_SUM if _SUM in self.orders else _LONG
+        self._waiting.extend((index, piece) for piece in _pieces(gradient, longest))
+        self._bytes += gradient.nbytes
+        if self._bytes > _WAITING:
+            self._measure()
+
+    def add_measured(self, index: int, sizes: Tensor) -> None:
+        """Takes sizes that were measured elsewhere: norm, largest magnitude, sum of magnitudes ``[3]``."""
+        for order, size in zip(self.orders, sizes.unbind(), strict=False):
+            self._norms[order][index].append(size)
+
+    def has(self, index: int) -> bool:
+        """Returns whether something has been taken of the term at ``index``."""
+        return bool(self._norms[_NORM][index]) or any(index == waiting for waiting, _ in self._waiting)
+
+    def rows(self) -> Tensor | None:
+        """Returns the norms and, if asked for, the largest and the mean magnitudes, ``[1 or 3, terms]``.
+
+        In fp32 or wider; 0 for a term of which no gradient has arrived, None if none has arrived at all.
+        """
+        self._measure()
+        some = next((norms[0] for norms in self._norms[_NORM] if norms), None)
+        if some is None:
+            return None
+        nothing = [] if all(self._norms[_NORM]) else [torch.zeros_like(some)]
+        cells = []
+        for order, norms in self._norms.items():
+            row = _combine([each or nothing for each in norms], order)
+            if order == _SUM:
+                row = list(torch._foreach_div(row, [max(count, 1) for count in self.entries]))
+            cells += row
+        return torch.stack(cells).view(len(self.orders), -1)
+
+    def _measure(self) -> None:
+        """Takes the norms of the gradients that wait, of each type together, and lets go of them."""
+        for dtype in {gradient.dtype for _, gradient in self._waiting}:
+            same = [(index, gradient) for index, gradient in self._waiting if gradient.dtype == dtype]
+            for order, norms in _norms([gradient for _, gradient in same], self.orders).items():
+                for (index, _), norm in zip(same, norms, strict=True):
+                    self._norms[order][index].append(norm)
+        self._waiting, self._bytes = [], 0
 
 
-def squared_norms(
+def measure_each(
     losses: Sequence[Tensor | None],
-    inputs: Sequence[Sequence[Tensor]],
+    bring: Callable[[int, Tensor, Tensor, NormAccumulator], None],
+    entries: Sequence[int],
+    magnitudes: bool,
     factors: Sequence[float] = (1.0,),
-    read: Callable[[Tensor], Tensor] = squared_norm,
 ) -> Tensor:
-    """Returns the squared norm of each loss's gradient, ``[terms]``, by ``torch.autograd.grad``; 0 where there is none.
+    """Returns the sizes of the gradient of each loss by itself, as :meth:`NormAccumulator.rows`.
 
     Args:
         losses: The losses, or None for an absent term.
-        inputs: What the gradient of each loss is taken with respect to, all together.
-        factors: Multiples of the loss to try; the largest whose gradient is finite and not zero counts.
-        read: The squared norm ``[]`` that the gradient by one input stands for.
+        bring: Brings the gradient of a loss, by its index, itself, and what it is multiplied by, to an accumulator.
+        entries: How many entries the gradient of each term has.
+        magnitudes: Whether to take magnitudes, too.
+        factors: Multiples of the losses to try; the largest whose gradient is finite and not zero counts.
     """
-    squares = []
-    for loss, wanted in zip(losses, inputs, strict=True):
-        square = torch.zeros((), device=wanted[0].device)
-        for factor in factors:
-            if loss is None or not loss.requires_grad:
-                break
-            seed = torch.full_like(loss, factor)
-            grads = torch.autograd.grad(loss, wanted, seed, retain_graph=True, allow_unused=True)
-            found = sum((read(grad) for grad in grads if grad is not None), start=torch.zeros_like(square)) / factor**2
-            square = torch.where(found.isfinite() & (found > 0), found, square) if len(factors) > 1 else found
-        squares.append(square)
-    return torch.stack(squares)
+    given = [(i, loss) for i, loss in enumerate(losses) if loss is not None]
+    best = torch.zeros(3 if magnitudes else 1, len(losses), device=given[0][1].device)
+    for factor in factors:
+        accumulator = NormAccumulator(entries, magnitudes)
+        for i, loss in given:
+            if loss.requires_grad:
+                bring(i, loss, torch.full_like(loss, factor), accumulator)
+        rows = accumulator.rows()
+        if rows is not None:
+            rows = rows / factor
+            best = torch.where(rows.isfinite() & (rows > 0), rows, best) if len(factors) > 1 else rows
+    return best
+
+
+def _norms(gradients: list[Tensor], orders: Sequence[float]) -> dict[float, Sequence[Tensor]]:
+    wide = _WIDE.get(gradients[0].dtype)
+    norms: dict[float, Sequence[Tensor]] = {_NORM: torch._foreach_norm(gradients, _NORM, dtype=wide)}
+    if _LARGEST in orders:
+        magnitudes = torch._foreach_abs(gradients)
+        norms[_LARGEST] = torch._foreach_max(magnitudes)
+        norms[_SUM] = torch._foreach_norm(magnitudes, _SUM, dtype=wide)
+    return norms
+
+
+def _combine(groups: Sequence[list[Tensor]], order: float) -> list[Tensor]:
+    """Returns the norm of the norms of each group."""
+    if all(len(group) == 1 for group in groups):
+        return [norm for (norm,) in groups]
+    norms = torch.stack([norm for group in groups for norm in group])
+    return list(torch._foreach_norm(norms.split([len(group) for group in groups]), order))
+
+
+def _plain(gradient: Tensor) -> Tensor:
+    """Returns the gradient as a dense, real, undistributed tensor of the same norm."""
+    if gradient.layout != torch.strided:
+        raise TypeError(f"gradients must be dense to be measured, got {gradient.layout}: use `sparse=False`.")
+    if hasattr(gradient, "full_tensor"):
+        gradient = gradient.full_tensor()
+    return torch.view_as_real(gradient.resolve_conj()) if gradient.is_complex() else gradient
+
+
+def _pieces(gradient: Tensor, longest: int) -> Sequence[Tensor]:
+    """Returns the parts of a long gradient, none of them empty."""
+    if gradient.numel() == 0:
+        return []
+    is_long = gradient.numel() > longest and gradient.device.type == "cpu"
+    return gradient.contiguous().view(-1).split(longest) if is_long else [gradient]

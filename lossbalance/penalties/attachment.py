@@ -1,6 +1,7 @@
 """How the optimizer's step applies a penalty, in the modes ``"gradient"`` and ``"decoupled"``."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 from weakref import ReferenceType, ref
 
@@ -51,13 +52,20 @@ class Attachment:
         penalties: What to apply; those in mode ``"loss"`` are in the total already, and passed over.
         optimizer: Whose steps apply them.
         module: What they are computed on.
+        again: Makes the context of each evaluation of a closure but the first of a step.
 
     Raises:
         ValueError: If a penalty is attached to the optimizer already, the optimizer holds none of its weights, or a
             pattern matches no parameter.
     """
 
-    def __init__(self, penalties: Iterable[Attachable], optimizer: Optimizer, module: nn.Module) -> None:
+    def __init__(
+        self,
+        penalties: Iterable[Attachable],
+        optimizer: Optimizer,
+        module: nn.Module,
+        again: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.penalties = [penalty for penalty in penalties if penalty.mode != "loss"]
         self.optimizer = optimizer
         self.module = module
@@ -65,8 +73,9 @@ class Attachment:
             self._check(penalty)
         for penalty in self.penalties:
             penalty.optimizers.append(ref(optimizer))
+        self._again = again
         self._clipped_added = False
-        self._hook = optimizer.register_step_pre_hook(self._before_step) if self.penalties else None
+        self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     @torch.no_grad()
     def before_clipping(self) -> None:
@@ -79,8 +88,7 @@ class Attachment:
 
     def remove(self) -> None:
         """Lets the optimizer step without the penalties; may be called more than once."""
-        if self._hook is not None:
-            self._hook.remove()
+        self._hook.remove()
         for penalty in self.penalties:
             penalty.optimizers = [known for known in penalty.optimizers if known() is not self.optimizer]
 
@@ -90,8 +98,13 @@ class Attachment:
             self._apply()
             return None
 
+        context: Callable[[], AbstractContextManager[None]] = nullcontext
+
         def closure_and_penalties() -> Any:
-            loss = closure()
+            nonlocal context
+            with context():
+                loss = closure()
+            context = self._again
             self._apply()
             return loss
 

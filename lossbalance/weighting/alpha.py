@@ -35,6 +35,7 @@ class Alpha(Weighting):
         (3.5, [0.25, 0.75])
     """
 
+    first_term_leads = True
     alpha: Tensor
     _rest: Tensor
     _slope: Tensor

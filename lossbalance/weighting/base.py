@@ -32,21 +32,26 @@ class Observation(NamedTuple):
     """The mean magnitude of the entries of the gradient; None unless the scheme uses magnitudes."""
 
 
-def observe_losses(losses: Tensor, present: Tensor | bool = True) -> Observation:
+def is_non_finite(losses: Tensor) -> Tensor:
+    """Returns whether one of the losses is not finite, ``[]``."""
+    return (losses - losses).any()  # nan, and so true, where a loss is not finite
+
+
+def observe_losses(losses: Tensor, non_finite: Tensor, present: Tensor) -> Observation:
     """Makes the observation of a scheme that uses no gradients.
 
     Args:
-        losses: The losses ``[terms]``; anything finite where a term is absent.
-        present: Whether the term is there, ``[terms]`` or one for all.
+        losses: The losses ``[terms]``.
+        non_finite: Whether one of them, on any rank, is not finite, ``[]``: then nothing was seen.
+        present: Whether the term is there, ``[terms]``.
     """
-    seen = (losses - losses == 0).all() & present  # inf and nan are not equal to themselves there
-    return Observation(losses, seen.to(losses.dtype), seen.expand_as(losses))
+    return Observation(losses, losses, present > non_finite)
 
 
 def observe_norms(
     losses: Tensor,
+    non_finite: Tensor,
     norms: Tensor,
-    finite: Tensor | bool = True,
     largest: Tensor | None = None,
     mean_magnitude: Tensor | None = None,
 ) -> Observation:
@@ -54,12 +59,12 @@ def observe_norms(
 
     Args:
         losses: The losses ``[terms]``.
-        norms: The norms of their gradients ``[terms]``.
-        finite: Whether the losses of the step are finite; where not, nothing was seen.
+        non_finite: Whether a loss of the step, on any rank, is not finite, ``[]``: then nothing was seen.
+        norms: The norms of the gradients of the losses ``[terms]``.
         largest: The largest magnitudes ``[terms]``, or None.
         mean_magnitude: The mean magnitudes ``[terms]``, or None.
     """
-    norms = norms.nan_to_num(0.0, 0.0, 0.0) * finite
+    norms = norms.masked_fill(non_finite, 0.0).nan_to_num(0.0, 0.0, 0.0)
     return Observation(losses, norms, norms.bool(), largest, mean_magnitude)
 
 
@@ -92,6 +97,9 @@ class Weighting(nn.Module, ABC):
     """Whether :meth:`observe` needs gradient norms, together with the losses they belong to."""
     uses_magnitudes: ClassVar[bool] = False
     """Whether it also needs the largest and the mean magnitude of the entries of the gradients."""
+
+    first_term_leads: ClassVar[bool] = False
+    """Whether the first term is not like the others, so that a state cannot be brought into an order with another."""
 
     learning_rate: float | None = None
     """What the optimizer should train the parameters with, if the scheme has any; None is the optimizer's own rate."""
@@ -138,13 +146,15 @@ class Weighting(nn.Module, ABC):
         Returns:
             The total ``[]`` and the weights ``[terms]``.
         """
+        present = torch.ones_like(losses, dtype=torch.bool)
         if self.training and self.observes and not (self.uses_gradients and norms is None):
             with torch.no_grad():
-                seen = observe_losses(losses.detach())
-                if norms is not None:
-                    seen = observe_norms(seen.losses, norms, seen.seen, largest, mean_magnitude)
-                self.observe(seen)
-        return self.weigh(losses, torch.ones_like(losses, dtype=torch.bool))
+                values, non_finite = losses.detach(), is_non_finite(losses)
+                if norms is None:
+                    self.observe(observe_losses(values, non_finite, present))
+                else:
+                    self.observe(observe_norms(values, non_finite, norms, largest, mean_magnitude))
+        return self.weigh(losses, present)
 
     def extra_repr(self) -> str:
         """The names of the terms and the settings, as the constructor takes them."""

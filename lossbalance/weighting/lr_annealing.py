@@ -58,6 +58,7 @@ class LRAnnealing(Weighting):
     """
 
     uses_gradients = True
+    first_term_leads = True
     weight: Tensor
     gain: Tensor
     _others: Tensor

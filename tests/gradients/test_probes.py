@@ -433,18 +433,9 @@ def test_what_does_not_come_from_the_total_is_not_measured(scheme, frozen):
     }
     total = criterion(losses)
     (losses["aux"] + losses["main"]).backward(retain_graph=True)
-    assert criterion.probes.squares().tolist() == [0, 0]
+    assert math.isnan(criterion.last.gradient_shares["aux"]) or scheme is GradBalance  # which knows them ahead
     (total + losses["main"].detach()).backward()
     torch.testing.assert_close(criterion.last.gradient_shares["aux"].item(), 0.75 if scheme is Equal else 0.5)
-
-
-def test_a_known_term_enters_no_node_that_is_written_in_python():
-    criterion, x = recording(), torch.ones(2, requires_grad=True)
-    for known in (False, True):
-        losses = {term: criterion.probe(term, x).sum() for term in criterion.terms}
-        nodes = [loss.grad_fn.next_functions[0][0] for loss in losses.values()]
-        assert [isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes] == [not known] * 2
-        criterion(losses).backward()
 
 
 def test_a_scheme_that_takes_the_place_of_another_is_balanced_from_its_first_step_on():
@@ -454,16 +445,6 @@ def test_a_scheme_that_takes_the_place_of_another_is_balanced_from_its_first_ste
         losses = {"aux": 300 * criterion.probe("aux", x).sum(), "main": criterion.probe("main", x).sum()}
         criterion(losses).backward()
     torch.testing.assert_close(criterion.last.gradient_shares["aux"], torch.tensor(0.5))
-
-
-class Marked(Tensor):
-    """A subclass, of which a view need not be what it is of a plain tensor."""
-
-
-def test_a_view_stands_for_a_probe_of_plain_tensors_only():
-    criterion, x = WeightedLoss(Equal(["aux", "main"])), torch.ones(2, requires_grad=True)
-    assert criterion.probe("aux", x).grad_fn.name() == "AliasBackward0"
-    assert isinstance(criterion.probe("aux", x.as_subclass(Marked)).grad_fn, torch.autograd.function.BackwardCFunction)
 
 
 def test_a_transformed_function_says_that_it_cannot_be_probed():
@@ -618,14 +599,12 @@ def test_small_gradients_of_fp16_activations_are_measured_ahead_all_the_same():
     torch.testing.assert_close(criterion.weighting.shown[-1].norms, torch.tensor([2e-8, 2.0]), rtol=1e-2, atol=0)
 
 
-@either_kind
-def test_a_derivative_on_the_way_to_a_loss_is_not_measured(scheme):
-    criterion = WeightedLoss(scheme(["residual", "boundary"]))
+def test_a_derivative_on_the_way_to_a_loss_is_not_measured_and_stays_what_it_was():
+    criterion = WeightedLoss(Equal(["residual", "boundary"]))
     net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     x = torch.linspace(0, 1, 5).unsqueeze(1).requires_grad_()
     u = net(criterion.probe("residual", x))
     (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-    assert criterion.probes.squares()[0] == 0
     total = criterion({"residual": (du - 1).square().mean(), "boundary": net(criterion.probe("boundary", x)).mean()})
     total.backward()
     plain = net(x)
@@ -633,22 +612,8 @@ def test_a_derivative_on_the_way_to_a_loss_is_not_measured(scheme):
     torch.testing.assert_close(du, expected)
 
 
-def test_a_gradient_penalty_that_bypasses_its_probe_counts_as_absent():
-    criterion = WeightedLoss(GradBalance(["real", "penalty"]))
-    trunk, critic = nn.Conv1d(1, 4, 3), nn.Conv1d(4, 1, 3)  # whose derivative has no gradient by the activation at all
-    for _ in range(3):
-        x = torch.randn(2, 1, 8, requires_grad=True)
-        score = critic(criterion.probe("penalty", trunk(x).relu())).sum()
-        (slope,) = torch.autograd.grad(score, x, create_graph=True)
-        real = critic(criterion.probe("real", trunk(torch.randn(2, 1, 8)).relu())).square().mean()
-        criterion({"real": real, "penalty": (slope.norm(dim=2) - 1).square().mean()}).backward()
-    assert criterion.last.gradient_shares == {"real": 1, "penalty": 0}
-    assert criterion.weights == {"real": 1, "penalty": 1}
-
-
-@either_kind
-def test_where_no_gradient_arrives_at_a_probe_none_is_handed_on(scheme):
-    criterion, trunk, critic = WeightedLoss(scheme(["penalty"])), nn.Conv1d(1, 4, 3), nn.Conv1d(4, 1, 3)
+def test_where_no_gradient_arrives_at_a_probe_none_is_handed_on():
+    criterion, trunk, critic = WeightedLoss(Equal(["penalty"])), nn.Conv1d(1, 4, 3), nn.Conv1d(4, 1, 3)
     x = torch.randn(2, 1, 8, requires_grad=True)
     (slope,) = torch.autograd.grad(critic(criterion.probe("penalty", trunk(x))).sum(), x, create_graph=True)
     criterion({"penalty": slope.square().mean()}).backward()

@@ -134,7 +134,7 @@ def test_evaluation_changes_nothing():
 
     criterion({"data": net(torch.ones(5, 4)).square().mean()}, module=net)
 
-    assert all((state == 0).all() for state in criterion.state_dict().values())
+    assert all((state == 0).all() for state in criterion.penalties.state_dict().values())
 
 
 def test_a_narrower_model_keeps_the_average_in_full_precision():

@@ -1,0 +1,158 @@
+"""What a scheme is shown of a step: one class for each way to the norms of gradients."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lossbalance._utils.distributed import world_size
+from lossbalance.gradients.norms import NormAccumulator, measure_each
+from lossbalance.gradients.probes import Probes
+from lossbalance.gradients.reduce import average_over_ranks
+from lossbalance.gradients.static_graph import check_static_graph
+from lossbalance.weighting.base import Observation, is_non_finite, observe_losses, observe_norms
+
+
+class Losses(NamedTuple):
+    """The losses of a step, in the order of the terms."""
+
+    given: dict[str, Tensor | None]
+    """By name; None where the step lacks the term."""
+    row: Tensor
+    """As a row ``[terms]``; 0 where the step lacks the term."""
+    present: Tensor
+    """Whether the step has the term, ``[terms]``."""
+
+    @property
+    def names(self) -> list[str]:
+        """The terms that the step has."""
+        return [term for term, loss in self.given.items() if loss is not None]
+
+
+class Look(NamedTuple):
+    """What a source of norms has found in a step."""
+
+    observation: Observation
+    """What the scheme is shown."""
+    norms: Tensor | None = None
+    """The norms of this very step ``[terms]``, where they are known already."""
+    commit_unless: Tensor | None = None
+    """Whether a loss is not finite, ``[]``: else the backward pass commits what it measures. None if it never does."""
+
+
+class NormSource(ABC):
+    """A way to the norms of gradients."""
+
+    @abstractmethod
+    def look(self, losses: Losses) -> Look:
+        """Returns what all ranks together see of the step, by one collective."""
+
+
+class NoNorms(NormSource):
+    """For schemes that see values only: the losses of this very step."""
+
+    def look(self, losses: Losses) -> Look:
+        """Returns the losses, averaged over ranks."""
+        values, present = losses.row.detach(), losses.present
+        non_finite = is_non_finite(values)
+        if world_size() > 1:
+            marked = torch.stack([values, present.to(values.dtype)])
+            (values, marks), non_finite = average_over_ranks(marked, present, non_finite)
+            present = marks > 0
+        return Look(observe_losses(values, non_finite, present))
+
+
+class SharedNorms(NormSource):
+    """The norms of this very step, with respect to given tensors: one partial backward pass for each loss.
+
+    Args:
+        shared: The tensors.
+        probes: Whether magnitudes are wanted, and whether there was a backward pass.
+    """
+
+    def __init__(self, shared: Tensor | Iterable[Tensor], probes: Probes) -> None:
+        self.shared = _check_shared(shared)
+        self.probes = probes
+
+    def look(self, losses: Losses) -> Look:
+        """Returns the losses and norms, averaged over ranks."""
+        if not self.probes.has_committed:
+            check_static_graph(losses.given.values())
+        values = losses.row.detach()
+        entries = [sum(tensor.numel() for tensor in self.shared)] * len(values)
+        given = list(losses.given.values())
+        norms = measure_each(given, partial(self._bring, list(losses.given)), entries, self.probes.magnitudes)
+        rows = torch.cat([values.unsqueeze(0), norms])
+        rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values))
+        observation = observe_norms(rows[0], non_finite, *rows[1:])
+        return Look(observation, norms=rows[1])
+
+    def _bring(self, terms: list[str], index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator) -> None:
+        gradients = torch.autograd.grad(loss, self.shared, factor, retain_graph=True, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(
+                f"`shared` must be what the losses are computed from, and {terms[index]!r} depends on none of its "
+                f"{len(gradients)} tensors: give activations of this forward pass or parameters as the loss uses them "
+                "(which those under `fully_shard` are not: use probes)."
+            )
+        for gradient in gradients:
+            if gradient is not None:
+                accumulator.add(index, gradient)
+
+
+class ProbeNorms(NormSource):
+    """The norms that the last backward pass has measured; in the first step of a term, those of the step itself.
+
+    Args:
+        probes: What measures.
+        scheme: The name of the scheme, for messages.
+    """
+
+    def __init__(self, probes: Probes, scheme: str) -> None:
+        self.probes, self.scheme = probes, scheme
+
+    def look(self, losses: Losses) -> Look:
+        """Returns the losses and norms, averaged over ranks."""
+        probes, names = self.probes, losses.names
+        is_known = probes.known.issuperset(names)
+        if not is_known and not probes.has_committed:  # and not at every step, for it walks the graph
+            check_static_graph(losses.given.values())
+        self._check_probed(names)
+        values = losses.row.detach()
+        probes.fit(values.dtype)
+        non_finite = is_non_finite(values)
+        if is_known:
+            rows, non_finite = probes.all_reduce(non_finite)
+            return Look(observe_norms(rows[0], non_finite, *rows[1:]), commit_unless=non_finite)
+        measured = probes.measure_ahead(list(losses.given.values()))
+        rows = torch.cat([values.unsqueeze(0), measured])
+        rows, non_finite = probes.all_reduce(non_finite, rows, losses.present)
+        probes.learn(names, ~non_finite & measured.isfinite().all())
+        return Look(observe_norms(rows[0], non_finite, *rows[1:]))
+
+    def _check_probed(self, names: list[str]) -> None:
+        unprobed = [term for term in names if term not in self.probes.probed]
+        if unprobed:
+            raise ValueError(
+                f"{self.scheme} needs the gradients of {unprobed}, and found no probe. Mark the activation where the "
+                f'branch of a term begins, `h = criterion.probe("{unprobed[0]}", h)`, or call '
+                "`criterion.probe_inputs`; run the module of a term that differentiates by "
+                "`criterion.probe_parameters`; or give `shared=`, the tensors or parameters that the terms share."
+            )
+
+
+def _check_shared(shared: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(shared, nn.Module) or not isinstance(shared, Iterable):
+        raise TypeError(
+            f"`shared` must be one or more tensors, got {type(shared).__name__}: give the parameters of the layers "
+            "that the terms share, such as `net.trunk.parameters()`."
+        )
+    tensors = [shared] if isinstance(shared, Tensor) else list(shared)
+    if not tensors or not all(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors):
+        raise ValueError(
+            f"`shared` must be one or more tensors that require a gradient, got {len(tensors)} of which some do not."
+        )
+    return tensors
