@@ -95,7 +95,10 @@ def is_first_process() -> bool:
 def _settings(config: DictConfig) -> dict[str, Any]:
     """Returns every setting by its dotted key, as it is typed on the command line, but those that follow another."""
     unused = {"output_dir", "ckpt_path", "resume"} | (set() if "alpha" in config.loss else {"alpha"})
-    return {key: value for key, value in _leaves(OmegaConf.to_container(config)) if key not in unused}
+    settings = {key: value for key, value in _leaves(OmegaConf.to_container(config)) if key not in unused}
+    typed = [word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    targets = {key: OmegaConf.select(config, key) for key in typed if key.endswith("._target_")}
+    return settings | targets
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

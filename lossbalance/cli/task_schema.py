@@ -23,6 +23,8 @@ class Task:
     objective: Objective = field(default_factory=Objective)
     lr: float = 0.003
     max_epochs: int = 25
+    accelerator: str = "cpu"  # networks as small as those of our tasks are not faster on a GPU
+    threads: int | None = 1  # and slower with more threads of the CPU
     data: dict[str, Any] = field(default_factory=dict)
     module: dict[str, Any] = field(default_factory=dict)
 

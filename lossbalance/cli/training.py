@@ -50,7 +50,7 @@ def prepare(config: DictConfig) -> Training:
     import_from_here()
     built = build(config)
     if built.callbacks:
-        _tell_idle(built.module)
+        _tell_idle(config.task, built.module)
     if config.ckpt_path is not None:
         check_checkpoint(config, built.module)
     callbacks = [*built.callbacks, *build_callbacks(config)]
@@ -98,13 +98,16 @@ def _check_usage(config: DictConfig) -> None:
         raise ValueError(f"`trainer.devices` must be at most {most}, the number of this machine's CPUs, got {devices}.")
 
 
-def _tell_idle(module: pl.LightningModule) -> None:
+def _tell_idle(task: DictConfig, module: pl.LightningModule) -> None:
     """Tells of settings that have no effect on a module that knows nothing of them."""
     if any(key.partition(".")[0] == "optimizer" for key in _typed()):
         log.warning(
             "`optimizer` has no effect: %s has its own `configure_optimizers`; task.module.<name>= are its arguments.",
             type(module).__name__,
         )
+    for key in sorted({"fold", "folds"} & _typed()):
+        if f"${{{key}}}" not in OmegaConf.to_yaml(task.data):
+            log.warning("`%s` has no effect: the data do not ask for it, as by 'task.data.%s=${%s}'.", key, key, key)
 
 
 def _typed() -> set[str]:

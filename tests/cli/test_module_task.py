@@ -102,9 +102,18 @@ def test_what_is_wrong_is_told_in_one_message(tmp_path, monkeypatch, asked, mess
     assert message in str(refusal.value)
 
 
-def test_the_optimizer_of_the_command_line_says_that_the_module_has_its_own(tmp_path, caplog):
-    run_here(tmp_path, *words(), PROBES, "loss=gradbalance", "optimizer.lr=0.1", "task.max_epochs=1")
+def test_what_has_no_effect_on_a_module_is_told(tmp_path, caplog):
+    words_of_folds = ["fold=1", "folds=3", "+task.data.samples=32"]
+    run_here(tmp_path, *words(), PROBES, "loss=gradbalance", "optimizer.lr=0.1", *words_of_folds, "task.max_epochs=1")
     assert "`optimizer` has no effect: Net has its own `configure_optimizers`" in caplog.text
+    assert "`fold` has no effect: the data do not ask for it, as by 'task.data.fold=${fold}'" in caplog.text
+    assert "`folds` has no effect" in caplog.text
+
+
+def test_the_module_is_one_of_the_settings_that_tell_runs_apart(tmp_path):
+    settings = run_here(tmp_path, *words(), PROBES, "loss=gradbalance", "task.max_epochs=1")["config"]
+    assert settings["task.module._target_"] == f"{MINE}.Net"
+    assert settings["task.data._target_"] == f"{MINE}.Data"
 
 
 @pytest.mark.processes
