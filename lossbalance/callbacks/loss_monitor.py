@@ -85,7 +85,7 @@ class LossMonitor(LightningCallback):
             self._restart(span, pl_module)
             if span in self._resumed:
                 self._means[span].load_state_dict(self._resumed[span])
-        self._penalty_shares = self._resumed.get("penalty_shares", [])
+        self._penalty_shares = [share.to(pl_module.device) for share in self._resumed.get("penalty_shares", [])]
         self._resumed = {}
         self._uncounted.clear()
 
@@ -181,7 +181,7 @@ class LossMonitor(LightningCallback):
         losses = self._plain_losses(outputs)
         if losses:
             given = [losses[term] for term in self._criterion.terms]
-            nothing = torch.tensor(math.nan, device=pl_module.device)
+            nothing = torch.full((), math.nan, device=pl_module.device)
             row = torch.stack([nothing if loss is None else loss.detach() for loss in given])
             self._means["evaluation"].update(row.unsqueeze(0), torch.tensor([_batch_size(batch)]))
 
@@ -229,7 +229,7 @@ class LossMonitor(LightningCallback):
         terms, penalties = len(self._criterion.terms), len(self._in_total)
         size = terms if span == "evaluation" else len(QUANTITIES) * terms + penalties
         means = self._means.get(span)
-        if means is not None and len(means.sums) == size and means.device == pl_module.device:
+        if means is not None and means.num_values == size and means.device == pl_module.device:
             means.reset()
         else:
             self._means[span] = RunningMeans(size).to(pl_module.device)

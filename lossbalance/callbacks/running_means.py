@@ -17,6 +17,10 @@ class RunningMeans(Metric):
     over the batches t in which :math:`x_{ti}` is finite. So a smaller last batch counts for less, and what a batch
     lacks, written as nan, does not count. States add up over batches and ranks. An update never waits for the device.
 
+    Some devices have no float64, and a sum of a hundred thousand rows in float32 loses digits. So each sum is kept as
+    two numbers in float32, the rounded sum and the sum of what the roundings have lost (Knuth's TwoSum, The Art of
+    Computer Programming, volume 2, section 4.2.2).
+
     Args:
         num_values: N.
         **kwargs: What every torchmetrics class takes.
@@ -33,32 +37,48 @@ class RunningMeans(Metric):
     """
 
     full_state_update = False
-    sums: Tensor
-    sizes: Tensor
+    totals: Tensor
+    rests: Tensor
 
     def __init__(self, num_values: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for state in ("sums", "sizes"):
-            nothing = torch.zeros(num_values, dtype=torch.float64)
-            self.add_state(state, nothing, dist_reduce_fx="sum", persistent=True)
+        for state in ("totals", "rests"):  # of the weighted values, and of the sizes
+            self.add_state(state, torch.zeros(2, num_values), dist_reduce_fx="sum", persistent=True)
         self.reset()
+
+    @property
+    def num_values(self) -> int:
+        """N."""
+        return self.totals.shape[1]
 
     def reset(self) -> None:
         """Forgets everything."""
         super().reset()
-        self.update(torch.zeros(0, len(self.sums)), torch.zeros(0))  # nan are means of nothing; torchmetrics would warn
+        nothing = self.totals.new_zeros(0, self.num_values)  # nan are means of nothing; torchmetrics would warn
+        self.update(nothing, nothing[:, 0])
 
     def update(self, rows: Tensor, batch_sizes: Tensor) -> None:
         """Adds the rows of some batches."""
-        sizes = rows.isfinite() * batch_sizes.to(self.sizes).unsqueeze(1)
-        self.sums += (rows.nan_to_num(0.0, 0.0, 0.0) * sizes).sum(dim=0)
-        self.sizes += sizes.sum(dim=0)
+        sizes = rows.isfinite() * batch_sizes.to(self.totals, non_blocking=True).unsqueeze(1)
+        values = rows.nan_to_num(0.0, 0.0, 0.0) * sizes
+        self._add(torch.stack([values.sum(dim=0), sizes.sum(dim=0)]).to(self.totals))
 
     def compute(self) -> Tensor:
         """Returns the means so far."""
-        return self.sums / self.sizes
+        sums, sizes = self.totals + self.rests
+        return sums / sizes
 
     def absorb(self, other: "RunningMeans") -> None:
         """Adds all that ``other`` has seen on this rank."""
-        self.sums += other.sums
-        self.sizes += other.sizes
+        self._add(other.totals)
+        self.rests = self.rests + other.rests
+
+    def _add(self, sums: Tensor) -> None:
+        totals = self.totals + sums
+        taken = totals - self.totals  # what of the sums has come to be in the totals
+        self.rests = self.rests + ((self.totals - (totals - taken)) + (sums - taken))
+        self.totals = totals
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.totals, self.rests = self.totals.to(self.device), self.rests.to(self.device)
