@@ -55,7 +55,7 @@ def _steps(module: nn.ParameterList) -> dict[str, Step]:
     def step(finish: Callable[[Tensor], Tensor], penalty: L2 | None = None, **settings: Any) -> Step:
         optimizer = torch.optim.SGD(weights, lr=_RATE, **settings)
         if penalty is not None:
-            penalty.attach(optimizer, module)
+            penalty.to(weights[0].device).attach(optimizer, module)
 
         def run() -> None:
             optimizer.zero_grad()
@@ -67,7 +67,7 @@ def _steps(module: nn.ParameterList) -> dict[str, Step]:
     def plain(total: Tensor) -> Tensor:
         return total
 
-    in_loss = WeightedLoss(Equal(["data"]), {"l2": L2(_STRENGTH)})
+    in_loss = WeightedLoss(Equal(["data"]), {"l2": L2(_STRENGTH)}).to(weights[0].device)
     return {
         _NONE: step(plain),
         _USUAL: step(usual),

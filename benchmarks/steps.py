@@ -153,12 +153,7 @@ def _no_probe(i: int, h: Tensor) -> Tensor:
 
 
 def _show(ratios: dict[str, dict[int, float]], baseline: dict[int, float], console: Console, device: str) -> None:
-    name = (
-        torch.cuda.get_device_name(device)
-        if torch.device(device).type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    table = Table(title=f"Time of a training step relative to the plain sum ({name})")
+    table = Table(title=f"Time of a training step relative to the plain sum ({_describe(torch.device(device))})")
     table.add_column("")
     for count in baseline:
         table.add_column(f"{count} terms", justify="right")
@@ -168,3 +163,13 @@ def _show(ratios: dict[str, dict[int, float]], baseline: dict[int, float], conso
         f"{1000 * seconds:.1f} ms for {count}" for count, seconds in baseline.items()
     )
     console.print(table)
+
+
+def _describe(device: torch.device) -> str:
+    match device.type:
+        case "cpu":
+            return f"CPU, {torch.get_num_threads()} threads"
+        case "cuda":
+            return torch.cuda.get_device_name(device)
+        case other:
+            return other

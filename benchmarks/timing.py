@@ -48,3 +48,5 @@ def _time(step: Step, device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    else:
+        torch.get_device_module(device).synchronize()

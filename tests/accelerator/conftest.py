@@ -6,7 +6,14 @@ import pytest
 from torch.utils import backend_registration
 
 if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):  # before torch 2.8
-    collect_ignore_glob = ["device.py", "test_device.py", "test_loop.py", "test_trainer.py", "test_command_line.py"]
+    collect_ignore_glob = [
+        "device.py",
+        "test_device.py",
+        "test_loop.py",
+        "test_trainer.py",
+        "test_command_line.py",
+        "test_benchmarks.py",
+    ]
 
 
 @pytest.fixture(params=[True, False], ids=["float64", "no float64"])

@@ -199,6 +199,9 @@ class _Backend:
     def _is_in_bad_fork(self) -> bool:
         return False
 
+    def synchronize(self) -> None:
+        pass  # nothing is ever under way
+
     def manual_seed_all(self, seed: int) -> None:
         pass  # random numbers are the CPU's
 
