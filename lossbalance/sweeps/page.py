@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lossbalance._utils.palette import INK, PAPER
-from lossbalance.sweeps.plots import MARK
 from lossbalance.sweeps.runs import show
+from lossbalance.sweeps.style import MARK
 
 _MOST_ROWS = 1000
 

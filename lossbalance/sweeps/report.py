@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lossbalance._utils.checks import check_number
+from lossbalance._utils.files import write_bytes, write_text
 from lossbalance.sweeps import plots
+from lossbalance.sweeps.courses import QUANTITIES, choose_settings, draw_courses, read_courses
 from lossbalance.sweeps.page import Picture, Section, render
 from lossbalance.sweeps.runs import NoRunsError, Runs, read_runs, show
 from lossbalance.sweeps.statistics import (
@@ -19,14 +22,11 @@ from lossbalance.sweeps.statistics import (
     TradeOff,
     default_trade_off,
     lower_is_better,
-    quantity,
     trade_off,
     verdict,
 )
-
-Cell = tuple[object, object]
-"""A text, and the number that it is sorted by."""
-_ENDS = ("se", "low", "high")
+from lossbalance.sweeps.style import png, svg
+from lossbalance.sweeps.tables import tabulate_cells, tabulate_results, tabulate_runs, write_csv
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,22 @@ class ReportOptions:
         trade_off: The two metrics of the trade-off curve; those of the first two terms by default.
         minimize: Metrics that are to be small, whatever their names suggest.
         maximize: Metrics that are to be large.
+        margin: The smallest difference of the metric that is worth having; 1 % of the best mean by default.
+
+    Raises:
+        ValueError: If the margin is negative or not finite.
     """
 
     metric: str | None = None
     trade_off: Sequence[str] | None = None
     minimize: Sequence[str] = ()
     maximize: Sequence[str] = ()
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.margin is not None:
+            finite = "a finite number, 0 or more, in the unit of the metric"
+            check_number("margin", self.margin, finite, lambda number: 0 <= number < float("inf"))
 
     def lower(self, metric: str, runs: Runs) -> bool:
         """Whether a small value of the metric is a good one: as asked, as the runs say, or by its name."""
@@ -81,13 +91,13 @@ def write_report(
     sections, results = [], []
     for task in tasks:
         prefix = f"{_slug(task)}_" if len(tasks) > 1 else ""
-        section, table = _answer(runs.select(runs.info["task"] == task), options, out, prefix)
+        section, table = _answer(runs.of_task(task), options, out, prefix)
         sections.append(section)
         results.append(table)
-    _write_csv(pd.concat(results), out / "results.csv")
-    _write_csv(_flatten(runs), out / "runs.csv")
+    write_csv(pd.concat(results), out / "results.csv")
+    write_csv(tabulate_runs(runs), out / "runs.csv")
     page = render(", ".join(Path(folder).resolve().name for folder in folders), sections)
-    (out / "report.html").write_text(page, encoding="utf-8")
+    write_text(out / "report.html", page)
     return "\n".join(section.verdict for section in sections)
 
 
@@ -102,9 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trade-off", nargs=2, metavar=("X", "Y"), help="the two metrics of the trade-off curve")
     parser.add_argument("--minimize", action="append", default=[], metavar="METRIC", help="this metric is to be small")
     parser.add_argument("--maximize", action="append", default=[], metavar="METRIC", help="this metric is to be large")
+    parser.add_argument("--margin", type=float, help=(
+        "the smallest difference of the metric that is worth having; 1 %% of the best mean by default"
+    ))  # fmt: skip
     given = parser.parse_args(arguments)
     try:
-        options = ReportOptions(given.metric, given.trade_off, given.minimize, given.maximize)
+        options = ReportOptions(given.metric, given.trade_off, given.minimize, given.maximize, given.margin)
         print(write_report(given.folders, given.out, options))
     except (NoRunsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -119,19 +132,19 @@ def _answer(runs: Runs, options: ReportOptions, out: Path, prefix: str) -> tuple
     comparison = Comparison(runs, metric, options.lower(metric, runs))
     shown = []
     for name, caption, figure in _pictures(comparison, options):
-        drawing = plots.svg(figure)
-        (out / f"{prefix}{name}.svg").write_text(drawing, encoding="utf-8")
-        (out / f"{prefix}{name}.png").write_bytes(plots.png(figure))
+        drawing = svg(figure)
+        write_text(out / f"{prefix}{name}.svg", drawing)
+        write_bytes(out / f"{prefix}{name}.png", png(figure))
         shown.append(Picture(drawing, caption))
-    results = _results(comparison)
+    results = tabulate_results(comparison)
     failed = runs.failed.info[["setting", "seed", "fold", "status", "folder", "message"]]
     section = Section(
         title=str(runs.info["task"].iloc[0]),
-        verdict=verdict(comparison),
+        verdict=verdict(comparison, options.margin),
         facts=_facts(comparison),
         common=runs.common,
         pictures=shown,
-        table=_readable(results, comparison),
+        table=tabulate_cells(results, comparison),
         failed=failed.map(lambda value: "" if pd.isna(value) else show(value)),
     )
     return section, results
@@ -150,16 +163,15 @@ def _pictures(comparison: Comparison, options: ReportOptions) -> Iterator[tuple[
     if comparison.best is None:
         return
     pair = options.trade_off or default_trade_off(comparison.runs)
-    if pair is not None:
+    if pair is not None and all(name in comparison.runs.metrics for name in pair):
         x, y = pair
         curve = trade_off(comparison.runs, x, y, (options.lower(x, comparison.runs), options.lower(y, comparison.runs)))
-        caption = (
-            f"Means with their standard errors; better is up and to the right; what is far off is cut.{_front(curve)}"
-        )
-        yield "trade_off", caption, plots.draw_trade_off(curve, comparison)
+        if len(curve.points):
+            caption = f"Means with their standard errors; better is up and to the right.{_front(curve)}"
+            yield "trade_off", caption, plots.draw_trade_off(curve, comparison)
     if comparison.axis is not None:
         caption = (
-            f"Means with 95 % intervals; what is far off is cut; ringed: "
+            f"Means with 95 % intervals, of which the widest may be cut; ringed: "
             f"the simplest {comparison.axis} within one standard error of the best."
         )
         yield f"by_{_slug(comparison.axis)}", caption, plots.draw_curve(comparison)
@@ -167,61 +179,22 @@ def _pictures(comparison: Comparison, options: ReportOptions) -> Iterator[tuple[
     if baseline is not None and (comparison.differences(baseline).drop(index=baseline)["pairs"] > 1).any():
         caption = f"Paired differences from {baseline}, with 95 % intervals; where a point is hollow it may be chance."
         yield "differences", caption, plots.draw_differences(comparison, baseline)
+    yield from _courses(comparison)
+
+
+def _courses(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:
+    settings = choose_settings(comparison)
+    courses = read_courses(comparison.runs, settings)
+    for drawn, name in QUANTITIES.items():
+        if (courses["quantity"] == drawn).any():
+            caption = f"The {name}, by epoch: mean over runs, and a band from the lowest to the highest of them."
+            yield f"course_{drawn}", caption, draw_courses(courses, drawn, settings)
 
 
 def _front(curve: TradeOff) -> str:
     if np.isnan(curve.hypervolume):
         return ""
     return f" Hypervolume: the front dominates {curve.hypervolume:.1%} of the box from the worst to the best values."
-
-
-def _results(comparison: Comparison) -> pd.DataFrame:
-    """All numbers of each setting, a row each, the best first: what ``results.csv`` holds."""
-    done = comparison.runs.completed
-    metrics = done.metrics.groupby(done.info["setting"])
-    parts = [
-        comparison.settings.drop(columns=["mean", "sd"]).rename(
-            columns={end: f"{comparison.metric} {end}" for end in _ENDS}
-        ),
-        metrics.mean().add_suffix(" mean"),
-        metrics.std().add_suffix(" sd"),
-        done.weights.groupby(done.info["setting"]).mean().add_prefix("weight "),
-    ]
-    if comparison.baseline is not None:
-        differences = comparison.differences(comparison.baseline).drop(columns="sd")
-        parts.insert(1, differences.add_prefix("vs baseline: "))
-    return comparison.settings[[]].join(parts)
-
-
-def _readable(results: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """The table of the page: cells of a text and the number to sort by."""
-    others = [name for name in comparison.runs.metrics if name != comparison.metric]
-    columns = {
-        "setting": _cells(results.index, results.index),
-        comparison.metric: _quantities(results, comparison.metric),
-    }
-    if comparison.baseline is not None:
-        ends = results[["vs baseline: difference", "vs baseline: low", "vs baseline: high"]].to_numpy()
-        texts = [f"{gap:+.3g} ({low:+.3g} to {high:+.3g})" for gap, low, high in ends]
-        silent = ~np.isfinite(ends).all(axis=1) | (results.index == comparison.baseline)
-        columns[f"minus {comparison.baseline_name} (95 %)"] = _cells(np.where(silent, "", texts), ends[:, 0])
-    columns |= {
-        "runs": _cells(results["n"], results["n"]),
-        "not completed": _cells(results["failed"], results["failed"]),
-    }
-    columns |= {name: _quantities(results, name) for name in others}
-    for name in [*(f"weight {term}" for term in comparison.runs.weights), "seconds"]:
-        columns[name] = _cells([f"{value:.3g}" for value in results[name]], results[name])
-    return pd.DataFrame(columns)
-
-
-def _quantities(results: pd.DataFrame, metric: str) -> list[Cell]:
-    means, spreads = results[f"{metric} mean"], results[f"{metric} sd"]
-    return _cells([quantity(mean, sd) for mean, sd in zip(means, spreads, strict=True)], means)
-
-
-def _cells(texts: Iterable[object], numbers: Iterable[object]) -> list[Cell]:
-    return [("" if text == "nan" else text, number) for text, number in zip(texts, numbers, strict=True)]
 
 
 def _facts(comparison: Comparison) -> str:
@@ -231,16 +204,6 @@ def _facts(comparison: Comparison) -> str:
     return (
         f"{len(runs.info)} runs of {len(comparison.settings)} settings, {seconds:.0f} seconds of training{unfinished}."
     )
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path, float_format="%.10g")
-
-
-def _flatten(runs: Runs) -> pd.DataFrame:
-    info = runs.info.drop(columns=["written", "terms"]).set_index("folder")
-    frames = [runs.choices[runs.distinguishing].add_prefix("choice "), runs.metrics, runs.weights.add_prefix("weight ")]
-    return info.join([frame.set_axis(info.index) for frame in frames])
 
 
 def _slug(name: str) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import math
-import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from lossbalance._utils.checks import did_you_mean
+from lossbalance.sweeps.summaries import find_runs, read_summary
 
 _NOT_CHOICES = {"seed", "fold", "resume", "ckpt_path", "experiment", "output_dir"}
+_OF_THE_MACHINE = {"trainer", "accelerator", "threads", "num_workers", "pin_memory", "logger", "save_dir", "dirpath"}
+_PATH = re.compile(r"(/|[A-Za-z]:\\).*[/\\]")  # up to the name of the file
 _UNTOLD = ["broken", "unfinished"]  # a run of which not all choices are known
 
 
@@ -42,6 +44,13 @@ class Runs:
     def select(self, rows: Any) -> "Runs":
         """Returns some of the runs, by anything that ``.loc`` takes."""
         return Runs(self.info.loc[rows], self.choices.loc[rows], self.metrics.loc[rows], self.weights.loc[rows])
+
+    def of_task(self, task: str) -> "Runs":
+        """Returns the runs of one task, with the metrics and terms that it has."""
+        runs = self.select(self.info["task"] == task)
+        objectives = set(runs.info["objective"].dropna())
+        known = [name for name in runs.metrics if runs.metrics[name].notna().any() or name in objectives]
+        return Runs(runs.info, runs.choices, runs.metrics[known], runs.weights.dropna(axis="columns", how="all"))
 
     @cached_property
     def completed(self) -> "Runs":
@@ -108,11 +117,11 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
     for root in roots:
         if not root.is_dir():
             raise NoRunsError(f"no such folder: {str(root)!r}.")
-    places = dict.fromkeys(place.resolve() for root in roots for place in _find(root))
+    places = dict.fromkeys(place.resolve() for root in roots for place in find_runs(root))
     names = ", ".join(repr(str(root)) for root in roots)
     if not places:
         raise NoRunsError(f"no run in {names}: a run leaves a `summary.json`, as `python scripts/train.py` does.")
-    summaries = [_read(place) for place in places]
+    summaries = [read_summary(place) for place in places]
     if all(summary["status"] == "broken" for summary in summaries):
         raise NoRunsError(f"no run in {names} can be read. {summaries[0]['folder']}: {summaries[0]['message']}")
     return _name_settings(_tabulate(summaries))
@@ -121,48 +130,6 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
 def show(value: Any) -> str:
     """Writes a value as one would type it: ``0.7``, not ``0.7000000000000001``."""
     return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _find(folder: Path) -> Iterator[Path]:
-    for place, inner, files in os.walk(folder):
-        if "summary.json" in files or ".hydra" in inner:
-            inner.clear()
-            yield Path(place)
-        inner.sort(key=lambda name: (len(name), name))  # job 2 before job 10
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
-    found: dict[str, Any] = {"folder": str(folder), "written": 0.0}
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        _check(summary)
-    except FileNotFoundError:
-        return _unfinished(folder) | found
-    except (OSError, ValueError, TypeError) as error:
-        return {"status": "broken", "message": f"`summary.json` cannot be read: {error}"} | found
-    return {"status": "completed"} | summary | found | {"written": path.stat().st_mtime}
-
-
-def _check(summary: Any) -> None:
-    if not isinstance(summary, dict):
-        raise TypeError(f"it must be a mapping, got {type(summary).__name__}")
-    for key in ("metrics", "weights", "config", "objective"):
-        if not isinstance(summary.get(key) or {}, dict):
-            raise TypeError(f"`{key}` must be a mapping, got {summary[key]!r}")
-    for group in ("metrics", "weights"):
-        for name, value in (summary.get(group) or {}).items():
-            if not isinstance(value, int | float | None):
-                raise TypeError(f"`{group}` must map to numbers, got {value!r} for {name!r}")
-
-
-def _unfinished(folder: Path) -> dict[str, Any]:
-    overrides = folder / ".hydra" / "overrides.yaml"
-    return {
-        "status": "unfinished",
-        "message": "no `summary.json`: killed, or still running",
-        "overrides": OmegaConf.to_container(OmegaConf.load(overrides)) if overrides.is_file() else [],
-    }
 
 
 def _tabulate(summaries: list[dict[str, Any]]) -> Runs:
@@ -226,7 +193,9 @@ def _choices(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_choice(key: str) -> bool:
-    return key.rpartition(".")[2] not in _NOT_CHOICES and not key.startswith("hydra")
+    """Whether it is something that a run may differ in, whatever machine it was on."""
+    name = key.rpartition(".")[2]
+    return name not in _NOT_CHOICES | _OF_THE_MACHINE and not key.startswith(("hydra", "logger."))
 
 
 def _tidy(value: Any) -> Any:
@@ -236,7 +205,7 @@ def _tidy(value: Any) -> Any:
     try:
         number = float(f"{float(value):.10g}")
     except ValueError:
-        return value
+        return _PATH.sub("", str(value))  # the same file is elsewhere on another machine
     return int(number) if number.is_integer() and abs(number) < 1e15 else number
 
 

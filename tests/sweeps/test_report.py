@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import re
 import subprocess
@@ -108,6 +110,48 @@ def test_runs_of_different_tasks_are_not_compared(tmp_path):
     assert first.startswith("Use `alpha=0.3`")
     assert second.startswith("Only one setting")
     assert (tmp_path / "out" / "two_digits_trade_off.png").exists()
+
+
+def test_tasks_with_other_metrics_have_a_part_of_the_page_each(tmp_path):
+    write_alpha_sweep(tmp_path / "digits", SCORES)
+    for job, (alpha, seed) in enumerate((alpha, seed) for alpha in (0.1, 0.5, 0.9) for seed in range(2)):
+        summary = {"terms": ["casual", "registered"], "objective": {"name": "val/r2", "value": alpha}}
+        folder = write_run(tmp_path / "bikes" / str(job), alpha, seed, choices={"task": "table", "alpha": alpha})
+        metrics = {"val/r2": alpha, "val/casual/r2": alpha, "val/registered/r2": 1 - alpha}
+        whole = json.loads((folder / "summary.json").read_text()) | summary | {"metrics": metrics}
+        (folder / "summary.json").write_text(json.dumps(whole))
+
+    write_report([tmp_path])
+
+    page = (tmp_path / "report.html").read_text()
+    assert [part.split("<")[0] for part in page.split("<h2>")[1:] if "Settings" not in part] == ["table", "two_digits"]
+    bikes, digits = re.findall("<section>.*?</section>", page, re.DOTALL)
+    assert "val/main/accuracy" not in bikes
+    assert "val/r2" not in digits
+    for task in ("table", "two_digits"):
+        assert (tmp_path / f"{task}_trade_off.png").exists()
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path):
+    for job, note in enumerate(["=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "-0.5"]):
+        write_run(tmp_path / str(job), -0.1 * (job + 1), choices={"note": note}, metrics={"=evil": 1.0})
+    write_run(tmp_path / "9", 0.0, seed=9, choices={"note": "x"}, status="failed", message="=HYPERLINK(1)")
+
+    write_report([tmp_path], options=ReportOptions(metric="val/main/accuracy"))
+
+    for name in ("results.csv", "runs.csv"):
+        rows = list(csv.reader(io.StringIO((tmp_path / name).read_text())))
+        cells = [cell for row in rows for cell in row]
+        risky = [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+        assert all(float(cell) < 0 for cell in risky)  # numbers stay numbers
+        assert any(cell.endswith("=cmd|' /C calc'!A0") for cell in cells)
+        assert any(cell.startswith("'=evil") for cell in rows[0])
+    assert pd.read_csv(tmp_path / "results.csv")["val/main/accuracy mean"].min() == -0.6
+
+
+def test_a_margin_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`margin` must be a finite number, 0 or more, in the unit of the metric, got"):
+        ReportOptions(margin=-1.0)
 
 
 def test_the_runs_say_whether_their_objective_is_to_be_small(tmp_path):

@@ -51,6 +51,15 @@ def test_the_name_of_a_setting_holds_no_choice_that_says_nothing_new(tmp_path):
     assert runs.common == {"task": "two_digits"}
 
 
+def test_what_differs_between_machines_makes_no_setting(tmp_path):
+    for job, (path, threads) in enumerate([("/home/ann/hour.csv", 1), ("D:\\data\\hour.csv", 8)]):
+        config = {"alpha": 0.3, "task.path": path, "threads": threads, "trainer.accelerator": "cpu" if job else "gpu"}
+        write_run(tmp_path / str(job), 0.5, seed=job, config=config)
+    runs = read_runs([tmp_path])
+    assert runs.info["setting"].nunique() == 1
+    assert runs.common["task.path"] == "hour.csv"
+
+
 def test_alpha_is_no_choice_of_a_scheme_that_does_not_read_it(tmp_path):
     for job, alpha in enumerate([0.1, 0.2]):
         write_run(tmp_path / str(job), 0.5, seed=job, choices={"loss": "equal", "alpha": alpha})

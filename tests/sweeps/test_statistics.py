@@ -17,6 +17,7 @@ from lossbalance.sweeps.statistics import (
     trade_off,
     verdict,
 )
+from lossbalance.sweeps.verdict import pairs_needed
 from tests.sweeps.synthetic import write_alpha_sweep, write_run
 
 
@@ -164,7 +165,7 @@ def test_the_default_trade_off_is_between_the_scores_of_the_first_two_terms(comp
         ({0.1: [0.9], 0.5: [0.8]}, "`alpha=0.1` has the highest .* one run each cannot tell it from chance"),
         (
             {0.1: [0.5, 0.9, 0.6], 0.5: [0.6, 0.7, 0.6]},
-            "The difference is within noise: `alpha=0.1` .* may be chance: equal weighting will do",
+            "Too few runs to say: `alpha=0.1` looks better, .* may be chance; about 164 more seeds would tell",
         ),
         (
             {0.1: [0.91, 0.90, 0.92], 0.5: [0.79, 0.80, 0.81]},
@@ -172,7 +173,20 @@ def test_the_default_trade_off_is_between_the_scores_of_the_first_two_terms(comp
         ),
         ({0.1: [0.71, 0.70, 0.72], 0.5: [0.79, 0.80, 0.81]}, "Keep equal weighting: `alpha=0.5` has the highest"),
         ({0.1: [0.71, 0.70, 0.72], 0.2: [0.90, 0.91, 0.90]}, "Use `alpha=0.2`: .*; no other setting is within noise"),
-        ({0.1: [0.71, 0.70, 0.72], 0.2: [0.70, 0.71, 0.73]}, "The differences are within noise: `alpha=0.2`"),
+        (
+            {0.1: [0.71, 0.70, 0.72], 0.2: [0.70, 0.71, 0.73]},
+            "The differences are within noise: `alpha=0.2` .* about 72 more seeds would tell",
+        ),
+        (
+            {0.1: [0.8001, 0.8002, 0.8002], 0.5: [0.8, 0.8001, 0.8]},
+            "No difference worth having: `alpha=0.1` .* is inside the margin of 0.008: either will do",
+        ),
+        (
+            {0.1: [0.8001, 0.8002, 0.8002], 0.2: [0.8, 0.8001, 0.8]},
+            "No difference worth having: `alpha=0.1` .*, but `alpha=0.2` is within 0.008 of it",
+        ),
+        ({0.1: [0.833, 0.6], 0.5: [0.581, 0.5]}, "Too few runs to say: `alpha=0.1` looks better, .* more seeds would"),
+        ({0.1: [0.99], 0.2: [0.9, 0.91]}, "; `alpha=0.1` looks better still, but has run once: repeat it"),
         ({0.1: [0.7, 0.7]}, "Only one setting came to its end"),
         ({0.1: [math.nan]}, "No run came to its end with a finite val/main/accuracy"),
     ],
@@ -202,3 +216,32 @@ def test_a_quantity_has_the_digits_that_its_spread_warrants(mean, sd, text):
 def test_metrics_are_told_apart_by_name():
     assert lower_is_better("val/loss/main")
     assert not lower_is_better("val/main/accuracy")
+
+
+def test_a_margin_decides_what_is_worth_having(compare):
+    comparison = compare({0.1: [0.81, 0.82, 0.82], 0.5: [0.8, 0.81, 0.8]})
+    assert verdict(comparison, margin=0.001).startswith("Too few runs to say")
+    assert verdict(comparison, margin=0.1).startswith("No difference worth having")
+
+
+def test_what_looks_better_is_never_advised_against(compare):
+    for spread in (0.0001, 0.01, 0.1):
+        said = verdict(compare({0.1: [0.83 + spread, 0.83 - spread], 0.5: [0.58 - spread, 0.58 + spread]}))
+        assert "Keep" not in said
+        assert "will do" not in said
+
+
+def test_as_many_pairs_as_are_advised_find_the_difference_four_times_in_five():
+    generator, difference, sd = np.random.default_rng(0), 0.05, 0.08
+    n = pairs_needed(difference, sd, margin=0.01)
+    found = stats.ttest_1samp(generator.normal(difference, sd, (4000, n)), 0, axis=1).pvalue < 0.05
+    assert 0.78 < found.mean() < 0.86
+
+
+def test_a_difference_inside_the_margin_needs_as_many_pairs_as_put_its_interval_there():
+    assert pairs_needed(0.002, 0.01, margin=0.012) == pairs_needed(0.010, 0.01, margin=0.0)
+
+
+def test_more_of_the_same_folds_would_not_tell():
+    assert pairs_needed(0.01, 0.05, margin=0.0, overlap=0.25) is None
+    assert pairs_needed(0.25, 0.05, margin=0.0, overlap=0.25) is not None
