@@ -17,8 +17,9 @@ from torch import Tensor
 
 from benchmarks.timing import ratio, time_in_turn
 from lossbalance.callbacks import LossMonitor
-from lossbalance.cli.build import build, build_callbacks, build_trainer
+from lossbalance.cli.build import build, build_callbacks
 from lossbalance.cli.schema import register
+from lossbalance.cli.trainer import build_trainer
 from lossbalance.cli.training import filter_warnings
 from lossbalance.tasks import Head
 
@@ -66,12 +67,12 @@ def _in_new_folder(train: Callable[[DictConfig], None], config: DictConfig) -> N
 
 
 def _train(config: DictConfig) -> None:
-    data, module, _, _ = build(config)
+    data, module, criterion, _ = build(config)
     callbacks = build_callbacks(config)
     for callback in callbacks:
         if isinstance(callback, LossMonitor):
             callback.pictures = False
-    build_trainer(config, module, callbacks).fit(module, data)
+    build_trainer(config, module, criterion, callbacks).fit(module, data)
 
 
 def _train_plainly(config: DictConfig) -> None:

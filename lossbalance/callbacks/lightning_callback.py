@@ -4,11 +4,14 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from lightning_utilities.core import rank_zero
 from pytorch_lightning import Callback
 
 _OtherCallback: Any = object
+_log = rank_zero.log
 with suppress(ImportError):
     _OtherCallback = import_module("lightning.pytorch").Callback
+rank_zero.log = _log  # the name that was imported first goes on to print under its own name
 
 
 class LightningCallback(Callback, _OtherCallback):

@@ -46,7 +46,8 @@ class LossMonitor(LightningCallback):
     all ranks and counts each batch by its size, the length of its first tensor. A loss that is not finite is left out.
 
     Args:
-        pictures: Whether to draw ``losses.png`` into the logger's folder at the end of fit; TensorBoard gets it too.
+        pictures: Whether to draw ``losses.png`` into the logger's folder at the end of fit; loggers that take pictures
+            get it too.
 
     Attributes:
         last_epoch: For each term, and each penalty, the means over the last epoch of training: ``loss``, ``weight``,
@@ -141,19 +142,17 @@ class LossMonitor(LightningCallback):
         if not self.pictures or not self.history or rehearsal or not trainer.is_global_zero:
             return
         try:
-            from lossbalance.callbacks.plots import draw_history  # needs matplotlib
+            from lossbalance.callbacks.plots import draw_history, send_picture  # need matplotlib
         except ImportError as error:
             rank_zero_warn(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
             return
         by_epoch = len(self.history) > 1 or not self._course
         figure = draw_history(self.history, "epoch") if by_epoch else draw_history(self._course, "step")
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            figure.savefig(Path(folder) / "losses.png")
+        path = Path(folder or trainer.default_root_dir) / "losses.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
         for logger in trainer.loggers:
-            add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)  # TensorBoard has it
-            if add_figure is not None:
-                add_figure("losses", figure, trainer.global_step)
+            send_picture(logger, path, figure, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the pictures of a training that had nothing left to do."""

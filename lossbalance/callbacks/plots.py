@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -44,6 +46,17 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
     figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.14, top=0.82, wspace=0.36)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper center", ncols=6, frameon=False)
     return figure
+
+
+def send_picture(logger: Any, path: Path, figure: Figure, step: int) -> None:
+    """Hands a picture to a logger of TensorBoard, Weights & Biases or MLflow; others take none."""
+    experiment: Any = getattr(logger, "experiment", None)
+    if hasattr(experiment, "add_figure"):
+        experiment.add_figure(path.stem, figure, step)
+    elif hasattr(logger, "log_image"):
+        logger.log_image(path.stem, [str(path)])
+    elif hasattr(experiment, "log_artifact"):
+        experiment.log_artifact(logger.run_id, str(path))
 
 
 def _draw_panel(

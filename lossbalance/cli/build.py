@@ -1,7 +1,5 @@
 """Makes what a configuration describes."""
 
-import logging
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lossbalance._utils.checks import check_number
 from lossbalance.callbacks import BalanceLosses
 from lossbalance.cli.data import as_datamodule, build_data
-from lossbalance.cli.libraries import library_of, trainer_arguments
+from lossbalance.cli.libraries import library_of
 from lossbalance.cli.targets import find_target, make
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
@@ -81,24 +79,3 @@ def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> Wei
 def build_callbacks(config: DictConfig) -> list[pl.Callback]:
     """Returns the callbacks of the configuration."""
     return [instantiate(callback) for callback in (config.callbacks or {}).values()]
-
-
-def build_trainer(config: DictConfig, module: pl.LightningModule, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Returns the trainer of the module's library with its loggers and, on a terminal, a progress bar."""
-    library = library_of(module)
-    logging.getLogger(library.__name__).setLevel(logging.WARNING)
-    loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
-    if _shows_progress(config):
-        callbacks = [*callbacks, library.callbacks.RichProgressBar(leave=False)]
-    return instantiate(
-        {**config.trainer, **trainer_arguments(library, callbacks)},
-        callbacks=callbacks,
-        logger=loggers,
-        enable_progress_bar=_shows_progress(config),
-        default_root_dir=config.output_dir,
-    )
-
-
-def _shows_progress(config: DictConfig) -> bool:
-    wanted = config.trainer.enable_progress_bar
-    return sys.stdout.isatty() if wanted is None else wanted

@@ -58,17 +58,18 @@ def evaluate(ckpt_path: str | None, overrides: Sequence[str] = ()) -> dict[str, 
 
 def _test(config: DictConfig, path: Path) -> dict[str, float]:
     from lossbalance.callbacks import LossMonitor
-    from lossbalance.cli.build import build, build_trainer
+    from lossbalance.cli.build import build
     from lossbalance.cli.table import show_test
     from lossbalance.cli.targets import import_from_here
     from lossbalance.cli.testing import check_has_test
+    from lossbalance.cli.trainer import build_trainer
     from lossbalance.cli.training import filter_warnings
 
     filter_warnings()
     import_from_here()
     built = build(config)
     check_has_test(built)
-    trainer: Any = build_trainer(config, built.module, [*built.callbacks, LossMonitor(pictures=False)])
+    trainer: Any = build_trainer(config, built.module, built.criterion, [*built.callbacks, LossMonitor(pictures=False)])
     trainer.test(built.module, datamodule=built.data, ckpt_path=path, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:

@@ -14,8 +14,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lossbalance._utils.checks import did_you_mean
-from lossbalance._utils.extras import explain_missing
+from lossbalance._utils.extras import explain_missing, install_command
 
+_LAUNCHERS = {
+    "joblib": "hydra_joblib_launcher",
+    "submitit_local": "hydra_submitit_launcher",
+    "submitit_slurm": "hydra_submitit_launcher",
+}
 EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set in the environment where errors are to be told in one message
 
 
@@ -62,9 +67,11 @@ def _(error: OverrideParseException) -> str:
 
 @explain.register
 def _(error: MissingConfigException) -> str:
-    if not error.options or error.missing_cfg_file is None:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if group == "hydra/launcher" and (plugin := _LAUNCHERS.get(choice.removesuffix("_schema"))):
+        return f"`{group}` needs the package `{plugin}`, which is not installed: {install_command(plugin)}"
+    if not error.options:
         return str(error)
-    group, _, choice = error.missing_cfg_file.rpartition("/")
     options = list(error.options)
     return f"`{group}` must be one of {options}, got {choice!r}{did_you_mean(choice, options)}."
 

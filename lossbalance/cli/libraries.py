@@ -4,8 +4,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-import pytorch_lightning
-
 LIBRARIES = ("pytorch_lightning", "lightning.pytorch")
 
 
@@ -27,14 +25,3 @@ def defines(made: Any, method: str) -> bool:
     """Whether a module or its data have a method of their own, not the one that does nothing."""
     owner = getattr(getattr(made, method, None), "__module__", "")
     return owner.partition(".")[0] not in ("", "pytorch_lightning", "lightning")
-
-
-def trainer_arguments(library: ModuleType, callbacks: list[Any]) -> dict[str, Any]:
-    """Returns what the library's Trainer must be told of callbacks that were made for the other one.
-
-    It does not take them for checkpoints, and would add some of its own.
-    """
-    if library is pytorch_lightning:
-        return {}
-    checkpoints = any(isinstance(callback, library.callbacks.Checkpoint) for callback in callbacks)
-    return {"_target_": f"{library.__name__}.Trainer", "enable_checkpointing": checkpoints}

@@ -8,42 +8,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
 from lossbalance.cli.task_schema import open_arguments, task_schema
-
-
-@dataclass
-class Trainer:
-    """The arguments of ``pytorch_lightning.Trainer``, with its defaults, but for what the other groups make."""
-
-    _target_: str = "pytorch_lightning.Trainer"
-    accelerator: str = "auto"
-    strategy: str = "auto"
-    devices: Any = "auto"
-    num_nodes: int = 1
-    precision: Any = None
-    max_epochs: int | None = None
-    min_epochs: int | None = None
-    max_steps: int = -1
-    min_steps: int | None = None
-    max_time: str | None = None
-    fast_dev_run: Any = False
-    overfit_batches: Any = 0.0
-    limit_train_batches: Any = None
-    limit_val_batches: Any = None
-    limit_test_batches: Any = None
-    val_check_interval: Any = None
-    check_val_every_n_epoch: int | None = 1
-    num_sanity_val_steps: int | None = None
-    log_every_n_steps: int | None = None
-    accumulate_grad_batches: int = 1
-    gradient_clip_val: float | None = None
-    gradient_clip_algorithm: str | None = None
-    deterministic: Any = None
-    benchmark: bool | None = None
-    detect_anomaly: bool = False
-    sync_batchnorm: bool = False
-    profiler: str | None = None
-    enable_model_summary: bool | None = None
-    enable_progress_bar: bool | None = None  # None: where the output is a terminal
+from lossbalance.cli.trainer_schema import Trainer
 
 
 @dataclass
@@ -54,7 +19,7 @@ class Config:
     loss: dict[str, Any] = MISSING
     penalty: dict[str, Any] | None = None
     optimizer: dict[str, Any] = MISSING
-    trainer: Trainer = field(default_factory=Trainer)
+    trainer: Any = field(default_factory=Trainer)
     logger: dict[str, Any] | None = None
     callbacks: dict[str, Any] | None = None
     alpha: float = 0.5

@@ -7,6 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lossbalance.cli.command import command_line
+from lossbalance.cli.help import print_help
 from lossbalance.cli.run import run
 
 
@@ -17,6 +18,10 @@ def train(config: DictConfig) -> float:
 
 
 def main(words: Sequence[str]) -> None:
-    """Trains; leaves with an exit code as :func:`lossbalance.cli.command.command_line` does."""
+    """Trains, or prints help; leaves with an exit code as :func:`lossbalance.cli.command.command_line` does."""
+    asked = {"-h", "--help"}.intersection(words)
+    if asked:
+        print_help([word for word in words if word not in asked])
+        return
     sys.argv[1:] = words  # Hydra reads them there, and so does Lightning, to start other processes
     command_line(train)

@@ -18,13 +18,14 @@ from torch import Tensor
 from lossbalance._utils.checks import check_integer
 from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
-from lossbalance.cli.build import Built, build, build_callbacks, build_trainer
+from lossbalance.cli.build import Built, build, build_callbacks
 from lossbalance.cli.checkpoint_file import check_checkpoint
 from lossbalance.cli.libraries import LIBRARIES
 from lossbalance.cli.objective import check_logged
 from lossbalance.cli.table import show
 from lossbalance.cli.targets import import_from_here
 from lossbalance.cli.testing import check_test, test_network
+from lossbalance.cli.trainer import build_trainer, close_loggers, log_settings
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ def prepare(config: DictConfig) -> Training:
         check_checkpoint(config, built.module)
     callbacks = [*built.callbacks, *build_callbacks(config)]
     test = check_test(config.test, callbacks)
-    return Training(built, callbacks, build_trainer(config, built.module, callbacks), test, settings)
+    trainer = build_trainer(config, built.module, built.criterion, callbacks)
+    return Training(built, callbacks, trainer, test, settings)
 
 
 def train(config: DictConfig, record: dict[str, Any]) -> None:
@@ -70,11 +72,23 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         KeyboardInterrupt: If training was interrupted.
     """
     training = prepare(config)
-    trainer, (data, module, criterion, _) = training.trainer, training.built
-    record["terms"] = list(criterion.terms)
+    trainer = training.trainer
+    record["terms"] = list(training.built.criterion.terms)
     if trainer.is_global_zero:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         write_text(Path(config.output_dir) / "config.yaml", training.settings)
+    log_settings(trainer, record["config"])
+    try:
+        _fit_and_test(config, training, record)
+    finally:
+        close_loggers(trainer)
+    if trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
+        show(record)
+        print(f"Written to {os.path.relpath(config.output_dir)}")
+
+
+def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]) -> None:
+    trainer, (data, module, criterion, _) = training.trainer, training.built
     try:
         trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
@@ -84,8 +98,6 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         record["weights"] = _numbers(criterion.weights)
     check_logged(record["objective"]["name"], record["metrics"])
     test_network(training.test, trainer, training.built, record)
-    if trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
-        show(record)
 
 
 def _check_usage(config: DictConfig) -> None:
