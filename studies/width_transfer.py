@@ -5,8 +5,7 @@ and from several seeds. What counts is how far the best strength moves with the 
 that was best for the narrowest network.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 from rich.console import Console
-from rich.progress import track
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_integer, check_number
 from lossbalance.penalties import L2
+from studies.cells import train_cells
 from studies.stack import StackedL2, evaluate, train
 
 NORMALIZATIONS = ("sum", "mean", "tensor_mean", "fan", "share")
@@ -91,26 +89,9 @@ def study(settings: Settings, folder: Path, jobs: int, console: Console | None =
     Raises:
         ValueError: If the folder holds a study with other settings.
     """
-    check_integer("jobs", jobs, 1)
-    _begin(settings, folder)
-    widths = sorted(settings.widths, reverse=True)  # the longest trainings first, so that no process waits at the end
+    widths = sorted(settings.widths, reverse=True)
     cells = [(name, width, seed) for width, name, seed in product(widths, NORMALIZATIONS, range(settings.seeds))]
-    missing = [cell for cell in cells if not _path(folder, *cell).exists()]
-    results = Parallel(jobs, return_as="generator_unordered")(delayed(train_cell)(settings, *cell) for cell in missing)
-    shown = track(
-        results,
-        f"{len(cells)} stacks of {len(_DECADES)} networks",
-        total=len(cells),
-        completed=len(cells) - len(missing),
-        console=console,
-        transient=True,
-    )
-    for table in shown:
-        path = _path(folder, *table[_CELL].iloc[0])
-        partial = path.with_suffix(".part")
-        table.to_csv(partial, index=False)
-        partial.replace(path)  # in one piece, whenever the study is stopped
-    return pd.concat([pd.read_csv(_path(folder, *cell)) for cell in sorted(cells)], ignore_index=True)
+    return train_cells(train_cell, settings, _CELL, cells, folder, jobs, console)
 
 
 def train_cell(settings: Settings, normalization: str, width: int, seed: int) -> pd.DataFrame:
@@ -225,22 +206,3 @@ def at_the_edge(results: pd.DataFrame) -> list[str]:
     last = results["strength"].groupby(results["normalization"]).nunique().min() - 1
     edges = place[(place == 0) | (place == last)].reset_index()
     return sorted({f"{row.normalization} at width {row.width}" for row in edges.itertuples()})
-
-
-def _begin(settings: Settings, folder: Path) -> None:
-    path, ours = folder / "settings.json", json.loads(json.dumps(asdict(settings)))
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        pairs = {name: (theirs.get(name), value) for name, value in ours.items()}
-        different = [f"{name} {there} there, {here} here" for name, (there, here) in pairs.items() if there != here]
-        if different:
-            raise ValueError(
-                f"`folder` must be empty or hold a study with the same settings, got {str(folder)!r} with "
-                f"{', '.join(different)}: choose another folder."
-            )
-    (folder / "cells").mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(ours, indent=2) + "\n")
-
-
-def _path(folder: Path, normalization: str, width: int, seed: int) -> Path:
-    return folder / "cells" / f"{normalization}-{width}-{seed}.csv"
