@@ -1,0 +1,190 @@
+"""Which weighting scheme, in one run and with nothing tuned, ends as well as the best fixed weights of a sweep?
+
+One small network is trained on tables with several targets, from several seeds: under every scheme with its default
+settings, under the plain sum, and under a sweep of fixed weights. All copies of a seed start alike and see the same
+batches. The best of the sweep is chosen by the validation error, over all seeds; what counts is the test error.
+
+A control stays in every comparison: fixed weights whose scale grows as the losses fall, which acts as a learning rate
+does. So the sweep and every scheme are also trained with ``loss_sum``, by which all have the same scale.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from lossbalance import weighting
+from lossbalance._utils.checks import check_integer, check_positive
+from lossbalance.weighting import Weighting
+from studies.cells import train_cells
+from studies.multitask import Heads, MultiTaskNet, forward
+from studies.stacked_schemes import StackedWeights, draw_batches, train
+from studies.tables import TABLES, Table, is_there, read_table
+
+SCHEMES: dict[str, Callable[[list[str]], Weighting]] = {
+    name: getattr(weighting, name)
+    for name in (
+        "CoV",
+        "DWA",
+        "FAMO",
+        "GeometricMean",
+        "GradBalance",
+        "GradNorm",
+        "InverseLoss",
+        "LRAnnealing",
+        "NTK",
+        "RandomWeighting",
+        "ReLoBRaLo",
+        "SmoothTchebycheff",
+        "SoftAdapt",
+        "Uncertainty",
+        "UncertaintySoftmax",
+    )
+}
+"""Every scheme with nothing to choose, as it is made from the names of its terms."""
+
+SWEEP = "sweep"
+_DIRECTIONS = 8  # random ones, for more than two terms
+_CELL = ["table", "seed"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the study trains.
+
+    Args:
+        tables: Names of :data:`studies.tables.TABLES`.
+        seeds: How many; each draws a split, initial weights and batches.
+        steps: Steps of a training.
+        batch: Rows in a step.
+        width: Units in each of the two hidden layers.
+        lr: The learning rate of Adam.
+        data: The folder of tables that scikit-learn does not bring.
+
+    Raises:
+        TypeError: If a number is not one.
+        ValueError: If it is out of range, or a table unknown.
+    """
+
+    tables: tuple[str, ...] = tuple(TABLES)
+    seeds: int = 5
+    steps: int = 2000
+    batch: int = 64
+    width: int = 32
+    lr: float = 1e-3
+    data: Path = Path("../shared/data")
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.tables) - set(TABLES))
+        if unknown or not self.tables:
+            raise ValueError(f"`tables` must be some of {list(TABLES)}, got {list(self.tables)}.")
+        for name in ("seeds", "steps", "batch", "width"):
+            check_integer(name, getattr(self, name), 1)
+        check_positive("lr", self.lr)
+
+    def present(self) -> "Settings":
+        """Returns the same settings without the tables that are not there."""
+        return replace(self, tables=tuple(name for name in self.tables if is_there(name, self.data)))
+
+
+class Split(NamedTuple):
+    """A table as tensors, with the rows of each part."""
+
+    inputs: Tensor
+    labels: Tensor
+    training: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def study(settings: Settings, folder: Path, jobs: int, console: Console | None = None) -> pd.DataFrame:
+    """Trains what is not trained yet, and returns everything.
+
+    Args:
+        settings: What to train.
+        folder: Where each finished part is kept, so that a study that was stopped goes on.
+        jobs: How many processes share the work.
+        console: Where to show progress.
+
+    Returns:
+        A row for each network: table, seed, scheme, setting of the sweep, whether its scale is matched, and for
+        validation and test the error and the loss, both means over targets of what it is relative to the best constant.
+
+    Raises:
+        ValueError: If the folder holds a study with other settings.
+    """
+    cells = list(product(settings.tables, range(settings.seeds)))
+    return train_cells(train_cell, settings, _CELL, cells, folder, jobs, console)
+
+
+def train_cell(settings: Settings, name: str, seed: int) -> pd.DataFrame:
+    """Trains all copies of one network on a table; returns a row for each."""
+    torch.set_num_threads(1)
+    table = read_table(name, settings.data)
+    heads, data = Heads(table.targets), split(table, seed)
+    constant = heads.constant(data.labels[data.training])
+    plan, weights = _plan(heads, data, constant, zlib.crc32(name.encode()))
+    torch.manual_seed(seed)
+    net = MultiTaskNet(data.inputs.shape[1], settings.width, sum(heads.outputs))
+    batches = draw_batches(data.training, settings.batch, settings.steps, seed)
+    trained = train(net, heads, data.inputs, data.labels, weights, batches, settings.lr)
+    for part, rows in (("validation", data.validation), ("test", data.test)):
+        outputs, labels = forward(trained, data.inputs[rows]), data.labels[rows]
+        base = constant.expand(1, len(rows), -1)
+        for measure, compute in (("error", heads.errors), ("loss", heads.losses)):
+            relative = compute(outputs, labels) / compute(base, labels)
+            plan[f"{part}_{measure}"] = relative.mean(1).tolist()
+    return plan.assign(table=name, seed=seed)
+
+
+def split(table: Table, seed: int) -> Split:
+    """Returns three fifths of the rows for training, one for validation and one for test; inputs standardized."""
+    rows = torch.randperm(len(table.inputs), generator=torch.Generator().manual_seed(seed))
+    training, validation, test = rows.tensor_split([len(rows) * 3 // 5, len(rows) * 4 // 5])
+    inputs = torch.as_tensor(table.inputs)
+    deviation, mean = torch.std_mean(inputs[training], dim=0)
+    inputs = (inputs - mean) / torch.where(deviation > 0, deviation, 1.0)
+    labels = torch.as_tensor(np.concatenate([target.values for target in table.targets], axis=1))
+    return Split(inputs.float(), labels.float(), training, validation, test)
+
+
+def sweep(constants: Tensor, seed: int) -> Tensor:
+    """Returns fixed weights to try, ``[settings, terms]``; the first are the plain sum.
+
+    Two terms are weighed on a log grid, four decades wide, around one over their losses under the best constant, which
+    are the variances of numbers. More terms are weighed by powers of these, and along random directions from there.
+
+    Args:
+        constants: The losses under the best constant, ``[terms]``.
+        seed: Of the directions.
+    """
+    count = len(constants)
+    if count == 2:
+        shift = torch.linspace(-1, 1, 9)[:, None] * torch.tensor([1.0, -1.0])
+        tried = torch.cat([torch.ones(1, 2), 10**shift / constants])
+    else:
+        powers = torch.tensor([0.0, 0.5, 0.75, 1.0, 1.25, 1.5])[:, None]
+        sizes = torch.tensor([0.5, 1.0]).repeat(_DIRECTIONS // 2)[:, None]
+        directions = sizes * torch.randn(_DIRECTIONS, count, generator=torch.Generator().manual_seed(seed))
+        tried = torch.cat([constants**-powers, directions.exp() / constants])
+    return tried * (count / (tried @ constants))[:, None]
+
+
+def _plan(heads: Heads, data: Split, constant: Tensor, seed: int) -> tuple[pd.DataFrame, StackedWeights]:
+    """Returns what each copy is, and the weights of all copies."""
+    labels = data.labels[data.training]
+    fixed = sweep(heads.losses(constant.expand(1, len(labels), -1), labels)[0], seed)
+    copies = [(SWEEP, i, matched) for matched, i in product((False, True), range(len(fixed)))]
+    names = sorted(SCHEMES, key=lambda name: SCHEMES[name](heads.terms).uses_gradients)
+    copies += [(name, 0, matched) for name, matched in product(names, (False, True))]
+    plan = pd.DataFrame(copies, columns=["scheme", "setting", "matched"])
+    schemes = [SCHEMES[name](heads.terms) for name in names for _ in range(2)]
+    return plan, StackedWeights(fixed.repeat(2, 1), schemes, plan["matched"].tolist())
