@@ -54,7 +54,7 @@ class RandomWeighting(Weighting):
     def observe(self, observation: Observation) -> None:
         """Draws the weights of the step."""
         uniform = draw(self.state, observation.seen)
-        self.logit.copy_(torch.erfinv(uniform) * 2**0.5)
+        self.logit.copy_(torch.erfinv(uniform.to(self.logit.dtype)) * 2**0.5)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs the losses by the softmax of what was drawn."""
