@@ -34,8 +34,9 @@ class Constrained(Weighting):
     Args:
         terms: Names of the losses, in the order of the row; at least one has a limit.
         limits: :math:`\ell_i` by term, in the unit of its loss, for those terms that have one.
-        lr: :math:`\eta`, positive: what a step adds to the multiplier of a loss that is 1 above its limit. Where a loss
-            is in the thousands and its weight to be in the thousandths, about 1e-6.
+        lr: :math:`\eta`, positive: what a step adds to the multiplier of a loss that is 1 above its limit. It has a
+            unit, that of a weight over that of the loss: where a loss starts thousands above its limit and is to end at
+            a weight of a thousandth, 1e-8. Too large a rate overshoots while the loss comes down.
         max_weight: :math:`w_{\max}`, positive.
         decay: How much of the running average stays from step to step, in [0, 1).
 
