@@ -8,24 +8,25 @@ _NONE = torch.finfo(torch.float32).tiny  # of steps: divides, and vanishes when 
 
 
 def start_average(count: int) -> Tensor:
-    """Returns the state ``[2, terms]`` of running averages that have seen nothing: for a buffer."""
-    return torch.zeros(2, count)
+    """Returns the state ``[3, terms]`` of running averages that have seen nothing: for a buffer.
+
+    The first row averages the values as if they had been 0 before training, the second the number 1, which the third
+    holds. So the ratio of the first two is free of the bias of the start.
+    """
+    return torch.cat([torch.zeros(2, count), torch.ones(1, count)])
 
 
 def move_average(state: Tensor, values: Tensor, seen: Tensor, decay: float) -> None:
     """Moves the averages of the terms that were seen, in place.
 
-    The first row averages the values as if they had been 0 before training, the second the number 1; so the ratio of
-    the two is free of the bias of the start.
-
     Args:
-        state: What :func:`start_average` returned, ``[2, terms]``.
+        state: What :func:`start_average` returned, ``[3, terms]``.
         values: The values of the step ``[terms]``; anything where a term was not seen.
         seen: Whether the step counts for the term, ``[terms]``.
         decay: How much of the average stays from step to step, in [0, 1).
     """
-    latest = torch.stack([values, seen]).to(state.dtype)
-    state.lerp_(torch.where(seen, latest, state), 1 - decay)
+    averages, ones = state[:2], state[2]
+    averages.lerp_(torch.where(seen, torch.stack([values.to(state.dtype), ones]), averages), 1 - decay)
 
 
 def read_average(state: Tensor) -> Tensor:
@@ -38,20 +39,19 @@ def start_first(count: int, steps: int = 0) -> Tensor:
     return torch.full((count,), max(float(steps), _NONE))
 
 
-def average_first(mean: Tensor, steps: Tensor, values: Tensor, seen: Tensor, number: int = FIRST) -> Tensor:
-    """Averages the first values that are seen of each term, in place.
+def average_first(mean: Tensor, steps: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """Averages the first five values that are seen of each term, in place.
 
     Args:
         mean: The averages ``[terms]``; anything finite before the first value.
         steps: How often each term was seen ``[terms]``, from :func:`start_first`.
         values: The values of the step ``[terms]``; anything where a term was not seen.
         seen: Whether the step counts for the term, ``[terms]``.
-        number: How many values are averaged.
 
     Returns:
         Whether the average of a term may still move or has just done so, ``[terms]``.
     """
     steps.add_(seen)
-    moves = steps <= number
+    moves = steps <= FIRST
     mean.lerp_(torch.where(seen, values.to(mean.dtype), mean), moves / steps)
     return moves

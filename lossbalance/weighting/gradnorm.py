@@ -7,8 +7,10 @@ from torch import Tensor
 
 from lossbalance._utils.checks import check_names, check_not_negative, check_positive, check_word
 from lossbalance.weighting.averages import average_first, start_first
-from lossbalance.weighting.base import Observation, sum_to_count, weighted_sum
+from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class GradNorm(PositiveWeighting):
@@ -83,14 +85,15 @@ class GradNorm(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
-        losses, norms = observation.losses, observation.norms
+        losses = observation.losses
         seen = observation.seen & (losses >= 0)
         average_first(self.first_loss, self.steps, losses, seen)
-        slope, mean = self.slope(losses, torch.where(seen, norms, 0.0))
-        step = (slope * self.weight / mean).nan_to_num(0.0).mul(-self.lr).clamp(-1, 1)
-        start = torch.where(seen, mean.nan_to_num(1.0) / norms, 0.0) if self.initial == "balanced" else seen
+        norms = observation.norms * seen
+        slope, mean = self.slope(losses, norms)
+        step = (slope * self.weight * (-self.lr / mean)).nan_to_num(0.0).clamp(-1, 1)
+        start = (mean.nan_to_num(1.0) / norms).nan_to_num(posinf=0.0) if self.initial == "balanced" else seen
         weight = torch.where(self.weight > 0, self.weight * step.exp(), start)
-        self.weight.copy_(sum_to_count(weight, unknown=0.0))
+        self.weight.copy_(weight * len(self.terms) / weight.sum().clamp(min=_TINY))
         super().observe(observation)
 
     def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,13 +110,13 @@ class GradNorm(PositiveWeighting):
         moves = gradient > 0
         count = moves.sum()
         mean = gradient.sum() / count  # G bar
-        progress = torch.where(moves, losses / self.first_loss, 0.0)  # L / L(0)
-        rate = progress / (progress.sum() / count)  # r
+        progress = torch.where(moves, losses / self.first_loss, gradient)  # L / L(0), or 0
+        rate = progress * (count / progress.sum())  # r
         return norms * torch.sign(gradient - mean * rate**self.restoring_force), mean
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighs each loss by where its weight has come to."""
-        return weighted_sum(losses, torch.where(self.weight > 0, self.weight, 1.0), present)
+        """Weighs each loss by where its weight has come to; by 1 as long as it is unknown."""
+        return weighted_sum(losses, self.weight + (self.weight == 0), present)
 
     def refused(self) -> Tensor:
         """A loss of zero is allowed: it has come down as far as it can."""

@@ -29,7 +29,7 @@ class PositiveWeighting(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Notes the lowest losses; looks at the first."""
-        self.lowest.clamp_(max=torch.where(observation.seen, observation.losses, torch.inf))
+        self.lowest.clamp_(max=torch.where(observation.seen, observation.losses, self.lowest))
         if not (self._checked or torch.compiler.is_compiling()):
             self.check()
 

@@ -83,6 +83,7 @@ class Uncertainty(PositiveWeighting):
     _a: Tensor
     _log_a: Tensor
     _c: Tensor
+    _offset: Tensor
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class Uncertainty(PositiveWeighting):
         self.register_buffer("_a", torch.tensor([a for a, _ in factors]), persistent=False)
         self.register_buffer("_log_a", self._a.log(), persistent=False)
         self.register_buffer("_c", torch.tensor([c for _, c in factors]), persistent=False)
+        self.register_buffer("_offset", (self._a / self._c).log(), persistent=False)
         self.register_buffer("first_loss", (self._c if self.regularizer == "log" else 0.5) / self._a)  # optimum: s = 0
         steps = [start_first(1, 0 if start is None else FIRST + 1) for start in starts]
         self.register_buffer("steps", torch.cat(steps))  # how often each was seen; more than five where it has started
@@ -114,17 +116,15 @@ class Uncertainty(PositiveWeighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its precision, and charges for its log-variance."""
-        s = self.log_variance.detach().clamp(-_BOUND, _BOUND)
+        s = self.log_variance.detach()
+        if not self.training:
+            s = s.clamp(-_BOUND, _BOUND)
         weights = (torch.exp(self._log_a - s) * present).to(losses.dtype)  # a e^-s
-        weighted = weights * losses.detach()
-        charge = self._c if self.regularizer == "log" else torch.sigmoid(s)  # by s: c, or e^s / (1 + e^s)
-        charge = charge * present
         if self.regularizer == "log":
-            values = torch.addcmul(weighted, charge, s)  # c s
+            charge, slope = s, self._c * present  # c s
         else:
-            values = torch.addcmul(weighted, softplus(s), present)  # ln(1 + e^s)
-        trained = self.steps > FIRST
-        return _Total.apply(values, losses, weights, self.log_variance, charge - weighted, trained), weights
+            charge, slope = softplus(s) / torch.sigmoid(s), torch.sigmoid(s) * present  # ln(1 + e^s)
+        return _Total.apply(losses, self.log_variance, weights, charge, slope, self.steps > FIRST), weights
 
     def observe(self, observation: Observation) -> None:
         """Starts each log-variance by its first losses, and keeps all within bounds."""
@@ -156,28 +156,29 @@ class Uncertainty(PositiveWeighting):
 
     def _optimum(self, losses: Tensor) -> Tensor:
         """Returns the log-variances at which dT/ds = 0."""
-        x = self._a * losses
         if self.regularizer == "log":
-            return (x / self._c).log()  # x e^-s = c
+            return losses.log() + self._offset  # a L e^-s = c
+        x = self._a * losses
         return x.log() / 2 + (x.sqrt() / 2).asinh()  # x e^-s = e^s / (1 + e^s), a quadratic in e^s
 
 
 class _Total(torch.autograd.Function):
-    """The sum of the values, with the gradients that are known in closed form."""
+    """The sum of weighted losses and charges, with the gradients that are known in closed form."""
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, losses: Tensor, weights: Tensor, s: Tensor, slope: Tensor, trained: Tensor
+        ctx: Any, losses: Tensor, s: Tensor, weights: Tensor, charge: Tensor, slope: Tensor, trained: Tensor
     ) -> Tensor:
-        total = values.sum()
-        slope = torch.addcmul(total - total, slope, trained).nan_to_num(0.0, 0.0, 0.0)  # 0 if the total is not finite
-        ctx.save_for_backward(weights, slope)
+        weighted = weights * losses
+        total = torch.addcmul(weighted, slope, charge).sum()
+        slope = torch.addcmul(total - total, slope - weighted, trained)
+        ctx.save_for_backward(weights, slope.nan_to_num(0.0, 0.0, 0.0))  # 0 if the total is not finite
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, slope = ctx.saved_tensors
-        return None, grad * weights, None, grad * slope, None, None
+        return grad * weights, grad * slope, None, None, None, None
 
 
 def _per_term(argument: str, setting: object, terms: tuple[str, ...]) -> list[tuple[str, object]]:

@@ -74,8 +74,8 @@ class UncertaintySoftmax(PositiveWeighting):
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the softmax of its inverse; the smallest weight is that of a term never seen."""
         average = read_average(self.average)
-        inverse = average.log().neg() if self.scale_free else average.reciprocal()
-        logits = (inverse / self.temperature).nan_to_num(_LEAST, -_LEAST)  # ln w, up to a constant
+        inverse = average.log() * (-1 / self.temperature) if self.scale_free else 1 / (average * self.temperature)
+        logits = inverse.nan_to_num(_LEAST, -_LEAST)  # ln w, up to a constant
         return weighted_sum(losses, torch.softmax(logits, dim=0), present)
 
     def observe(self, observation: Observation) -> None:
