@@ -56,7 +56,7 @@ class Alpha(Weighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs the first loss by alpha and the others by their part of 1 - alpha."""
-        weights = self._rest + self.alpha * self._slope  # exact at both ends
+        weights = torch.addcmul(self._rest, self.alpha, self._slope)  # exact at both ends
         return weighted_sum(losses, weights, present)
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 FIRST = 5  # a first loss is noisy: the mean of the first few stands for it
-_NONE = torch.finfo(torch.float32).tiny  # of steps: divides, and vanishes when 1 is added
+TINY = torch.finfo(torch.float32).tiny
+"""In place of 0, where something is divided by it; vanishes when 1 is added."""
 
 
 def start_average(count: int) -> Tensor:
@@ -36,16 +37,16 @@ def read_average(state: Tensor) -> Tensor:
 
 def start_first(count: int, steps: int = 0) -> Tensor:
     """Returns the number of steps ``[terms]`` that :func:`average_first` has seen: for a buffer."""
-    return torch.full((count,), max(float(steps), _NONE))
+    return torch.full((count,), max(float(steps), TINY))
 
 
-def average_first(mean: Tensor, steps: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+def average_first(mean: Tensor, steps: Tensor, latest: Tensor, seen: Tensor) -> Tensor:
     """Averages the first five values that are seen of each term, in place.
 
     Args:
         mean: The averages ``[terms]``; anything finite before the first value.
         steps: How often each term was seen ``[terms]``, from :func:`start_first`.
-        values: The values of the step ``[terms]``; anything where a term was not seen.
+        latest: The values of the step ``[terms]``; anything finite where a term was not seen.
         seen: Whether the step counts for the term, ``[terms]``.
 
     Returns:
@@ -53,5 +54,5 @@ def average_first(mean: Tensor, steps: Tensor, values: Tensor, seen: Tensor) -> 
     """
     steps.add_(seen)
     moves = steps <= FIRST
-    mean.lerp_(torch.where(seen, values.to(mean.dtype), mean), moves / steps)
+    mean.lerp_(latest.to(mean.dtype), moves / steps)
     return moves

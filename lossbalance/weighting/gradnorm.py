@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_names, check_not_negative, check_positive, check_word
-from lossbalance.weighting.averages import average_first, start_first
+from lossbalance.weighting.averages import TINY, average_first, start_first
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 class GradNorm(PositiveWeighting):
@@ -85,16 +83,15 @@ class GradNorm(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
-        losses = observation.losses
-        seen = observation.seen & (losses >= 0)
-        average_first(self.first_loss, self.steps, losses, seen)
-        norms = observation.norms * seen
-        slope, mean = self.slope(losses, norms)
-        step = (slope * self.weight * (-self.lr / mean)).nan_to_num(0.0).clamp(-1, 1)
-        start = (mean.nan_to_num(1.0) / norms).nan_to_num(posinf=0.0) if self.initial == "balanced" else seen
-        weight = torch.where(self.weight > 0, self.weight * step.exp(), start)
-        self.weight.copy_(weight * len(self.terms) / weight.sum().clamp(min=_TINY))
         super().observe(observation)
+        latest = torch.where(observation.seen, observation.losses, self.first_loss)
+        average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
+        norms = observation.norms * (latest >= 0)
+        slope, mean = self.slope(latest, norms)
+        step = (slope * self.weight * (-self.lr / mean)).nan_to_num(0.0).clamp(-1, 1)
+        start = (mean.nan_to_num(1.0) / norms).nan_to_num(posinf=0.0) if self.initial == "balanced" else norms.sign()
+        weight = torch.where(self.weight > 0, self.weight * step.exp(), start)
+        self.weight.copy_(weight * len(self.terms) / weight.sum().clamp(min=TINY))
 
     def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the derivative of the sum of ``|G - target|`` by each weight, and the mean of G.

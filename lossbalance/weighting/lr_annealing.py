@@ -86,6 +86,9 @@ class LRAnnealing(Weighting):
         reference, sizes = observation.norms[0], observation.norms
         if self.uses_magnitudes:
             if observation.largest is None or observation.mean_magnitude is None:
-                return (reference / sizes).to(self.weight.dtype)
+                raise ValueError(
+                    "`largest` and `mean_magnitude` must be given for statistic='max_mean', got None: give them, or "
+                    "make the scheme with statistic='norm'."
+                )
             reference, sizes = observation.largest[0], observation.mean_magnitude
         return (reference / sizes).to(self.weight.dtype)

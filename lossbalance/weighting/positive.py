@@ -28,8 +28,16 @@ class PositiveWeighting(Weighting):
         self._checked = False
 
     def observe(self, observation: Observation) -> None:
-        """Notes the lowest losses; looks at the first."""
-        self.lowest.clamp_(max=torch.where(observation.seen, observation.losses, self.lowest))
+        """Notes the lowest losses."""
+        self.note(torch.where(observation.seen, observation.losses, self.lowest))
+
+    def note(self, latest: Tensor) -> None:
+        """Notes the lowest losses, and looks at the first.
+
+        Args:
+            latest: The losses of the step ``[terms]``; what was not seen is above 0.
+        """
+        self.lowest.clamp_(max=latest)
         if not (self._checked or torch.compiler.is_compiling()):
             self.check()
 
@@ -44,7 +52,7 @@ class PositiveWeighting(Weighting):
             ValueError: If one was negative, or zero where the scheme takes its logarithm; the message names the term.
         """
         lowest = self.lowest.tolist()
-        self._checked = min(lowest) < torch.inf
+        self._checked = min(lowest) < torch.finfo(torch.float32).max
         rows = zip(self.terms, lowest, self.refused().tolist(), strict=True)
         refused = {term: loss for term, loss, is_refused in rows if is_refused}
         if refused:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lossbalance._utils.checks import check_names, check_number, check_positive, did_you_mean
-from lossbalance.weighting.averages import FIRST, average_first, start_first
+from lossbalance.weighting.averages import FIRST, TINY, average_first, start_first
 from lossbalance.weighting.base import Observation
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -83,7 +83,7 @@ class Uncertainty(PositiveWeighting):
     _a: Tensor
     _log_a: Tensor
     _c: Tensor
-    _offset: Tensor
+    _offset: Tensor | None
 
     def __init__(
         self,
@@ -104,7 +104,8 @@ class Uncertainty(PositiveWeighting):
         self.register_buffer("_a", torch.tensor([a for a, _ in factors]), persistent=False)
         self.register_buffer("_log_a", self._a.log(), persistent=False)
         self.register_buffer("_c", torch.tensor([c for _, c in factors]), persistent=False)
-        self.register_buffer("_offset", (self._a / self._c).log(), persistent=False)
+        offset = (self._a / self._c).log()
+        self.register_buffer("_offset", offset if offset.any() else None, persistent=False)
         self.register_buffer("first_loss", (self._c if self.regularizer == "log" else 0.5) / self._a)  # optimum: s = 0
         steps = [start_first(1, 0 if start is None else FIRST + 1) for start in starts]
         self.register_buffer("steps", torch.cat(steps))  # how often each was seen; more than five where it has started
@@ -128,15 +129,15 @@ class Uncertainty(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Starts each log-variance by its first losses, and keeps all within bounds."""
-        losses, seen = observation.losses, observation.seen
-        starts = average_first(self.first_loss, self.steps, losses, seen & (losses > 0))
+        latest = torch.where(observation.seen, observation.losses, self.first_loss)
+        starts = average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
         s = torch.where(starts, self._optimum(self.first_loss), self.log_variance)
-        self.log_variance.copy_(s.clamp(-_BOUND, _BOUND))
+        torch.clamp(s, -_BOUND, _BOUND, out=self.log_variance)
         super().observe(observation)
 
     def refused(self) -> Tensor:
-        """A loss of zero is refused only where its logarithm is needed."""
-        return (self.lowest < 0) | ((self.lowest == 0) & ~self.started)
+        """A loss of zero is refused only where all before it were zero, too: it has no logarithm."""
+        return (self.lowest < 0) | ((self.lowest == 0) & (self.first_loss < 2 * TINY))
 
     def check(self) -> None:
         """Looks at the losses seen so far, and warns of weights at their bound; waits for the device.
@@ -157,7 +158,7 @@ class Uncertainty(PositiveWeighting):
     def _optimum(self, losses: Tensor) -> Tensor:
         """Returns the log-variances at which dT/ds = 0."""
         if self.regularizer == "log":
-            return losses.log() + self._offset  # a L e^-s = c
+            return losses.log() if self._offset is None else losses.log() + self._offset  # a L e^-s = c
         x = self._a * losses
         return x.log() / 2 + (x.sqrt() / 2).asinh()  # x e^-s = e^s / (1 + e^s), a quadratic in e^s
 

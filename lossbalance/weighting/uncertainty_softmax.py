@@ -6,18 +6,17 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_positive
-from lossbalance.weighting.averages import move_average, read_average, start_average
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
-_LEAST = torch.finfo(torch.float32).min
+_UNSEEN = torch.finfo(torch.float32).max  # a loss without end: the smallest weight
 
 
 class UncertaintySoftmax(PositiveWeighting):
     r"""Weighs each loss by a softmax of the inverse losses.
 
     The weight that :class:`Uncertainty` would learn is in the end a multiple of :math:`1 / L_i`. Here it is computed
-    at each step, from a running average :math:`a_i` of the loss over steps and ranks, freed of the bias of its start,
+    at each step, from a running average :math:`a_i` of the loss over steps and ranks, which starts at its first value,
     and softened by a temperature :math:`T`:
 
     .. math:: w_i = \frac{a_i^{-1/T}}{\sum_j a_j^{-1/T}}.
@@ -61,6 +60,7 @@ class UncertaintySoftmax(PositiveWeighting):
     """
 
     average: Tensor
+    gain: Tensor
 
     def __init__(
         self, terms: Iterable[str], temperature: float = 2.0, scale_free: bool = True, decay: float = 0.9
@@ -69,17 +69,20 @@ class UncertaintySoftmax(PositiveWeighting):
         self.temperature = check_positive("temperature", temperature)
         self.scale_free = scale_free
         self.decay = check_decay("decay", decay)
-        self.register_buffer("average", start_average(len(self.terms)))
+        self.register_buffer("average", torch.full((len(self.terms),), _UNSEEN))  # a
+        self.register_buffer("gain", torch.ones(len(self.terms)))  # 1 - decay once the term was seen
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighs each loss by the softmax of its inverse; the smallest weight is that of a term never seen."""
-        average = read_average(self.average)
-        inverse = average.log() * (-1 / self.temperature) if self.scale_free else 1 / (average * self.temperature)
-        logits = inverse.nan_to_num(_LEAST, -_LEAST)  # ln w, up to a constant
+        """Weighs each loss by the softmax of its inverse."""
+        if self.scale_free:
+            logits = self.average.log() * (-1 / self.temperature)  # ln w, up to a constant
+        else:
+            logits = (1 / (self.average * self.temperature)).clamp(max=_UNSEEN)
         return weighted_sum(losses, torch.softmax(logits, dim=0), present)
 
     def observe(self, observation: Observation) -> None:
         """Moves the averages towards the losses of the step."""
-        positive = observation.seen & (observation.losses > 0)
-        move_average(self.average, observation.losses, positive, self.decay if self.scale_free else 0.0)
-        super().observe(observation)
+        latest = torch.where(observation.seen, observation.losses, self.average).to(self.average.dtype)
+        self.note(latest)
+        self.average.lerp_(torch.where(latest > 0, latest, self.average), self.gain)
+        self.gain.masked_fill_(observation.seen, 1 - self.decay if self.scale_free else 1.0)

@@ -51,7 +51,11 @@ def uncertainty_softmax(steps: Steps, temperature: float) -> list[Row]:
 
 def uncertainty_softmax_scale_free(steps: Steps, temperature: float, decay: float) -> list[Row]:
     """Ours: the logarithm of the inverse of an average, so that the temperature has no unit."""
-    return [softmax(-np.log(average) / temperature) for average in averages([s.losses for s in steps], decay)]
+    weights, average = [], steps[0].losses
+    for seen in steps:
+        average = decay * average + (1 - decay) * seen.losses
+        weights.append(softmax(-np.log(average) / temperature))
+    return weights
 
 
 def averages(rows: list[Row], decay: float) -> list[Row]:

@@ -92,9 +92,9 @@ def test_the_scale_free_form_weighs_by_a_running_average():
     scheme = UncertaintySoftmax(["a", "b"], 1.0, decay=0.5)
     scheme(torch.tensor([1.0, 8.0]))
 
-    _, weights = scheme(torch.tensor([4.0, 2.0]))  # averages (1 / 2 + 4) / (3 / 2) = 3 and (8 / 2 + 2) / (3 / 2) = 4
+    _, weights = scheme(torch.tensor([4.0, 2.0]))  # averages (1 + 4) / 2 and (8 + 2) / 2
 
-    torch.testing.assert_close(weights, torch.tensor([4 / 7, 3 / 7]))
+    torch.testing.assert_close(weights, torch.tensor([2 / 3, 1 / 3]))
 
 
 @pytest.mark.parametrize("scale_free", [True, False])
