@@ -16,10 +16,14 @@ FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 BUILD = "from setuptools import build_meta; build_meta.build_wheel('..')"
 
 TEN_LINES = """
+import time
 import torch
+
+start = time.perf_counter()
 from lossbalance import WeightedLoss
 from lossbalance.weighting import GradBalance
 
+print("seconds", time.perf_counter() - start)
 trunk, aux_head, head = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4), torch.nn.Linear(16, 1)
 criterion = WeightedLoss(GradBalance(["aux", "main"]))
 optimizer = torch.optim.Adam([*trunk.parameters(), *aux_head.parameters(), *head.parameters()])
@@ -100,10 +104,11 @@ def test_the_wheel_names_its_command_and_asks_for_five_packages(installed):
 
 def test_without_any_extra_it_trains_and_names_the_extra_that_a_command_needs(installed, tmp_path):
     done = run(installed, tmp_path, "-c", TEN_LINES + WITHOUT_EXTRAS)
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines()[:2])
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines()[:3])
+    assert float(said["seconds"]) < 0.2
     assert float(said["shares"]) == pytest.approx(1)
     assert said["from"].startswith(str(installed))
-    report, search = done.stdout.splitlines()[2:4]
+    report, search = done.stdout.splitlines()[3:5]
     assert report.startswith("error: the package `")
     assert report.endswith('pip install "lossbalance[train]"')
     assert (

@@ -1,10 +1,12 @@
 """The types of the configuration, so that a wrong one is refused with its key."""
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import MISSING, OmegaConf
 
 from lossbalance.cli.task_schema import open_arguments, task_schema
@@ -41,7 +43,10 @@ def register() -> None:
     schema = OmegaConf.structured(Config)
     open_arguments(schema.task)
     store.store(name="schema", node=schema)
-    Plugins.instance()  # the launchers that are installed register themselves
+    plugins = Plugins.instance()  # the launchers that are installed register themselves
+    sweeper = import_module("hydra_plugins.lossbalance_grids").GridsSweeper
+    if sweeper not in plugins.discover(Sweeper):  # Hydra does not look into packages that are installed as editable
+        plugins.register(sweeper)
     launchers = store.repo["hydra"]["launcher"]
     for name in ("submitit_local", "submitit_slurm"):
         if f"{name}.yaml" in launchers:  # a file of ours has that name
