@@ -25,6 +25,9 @@ class Breakdown:
     gradient_shares: dict[str, Tensor]
     """Each term's part of the sum of the norms of the weighted gradients, at the probes or, under a gradient scheme, by
     ``shared``; nan before the backward pass and for a term without probe, empty if nothing is measured."""
+    cosines: dict[tuple[str, str], Tensor]
+    """Between the weighted gradients of two terms at the branch; nan before the backward pass and where a term has no
+    gradient, empty without branch."""
     penalties_in_total: dict[str, Tensor]
     applied_by_optimizers: Mapping[str, Penalty] = field(default_factory=dict, repr=False)
 
@@ -47,6 +50,9 @@ class Step(NamedTuple):
     norms: Tensor | None = None
     """The norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan where they
     are not known, None if nothing is measured."""
+    products: Tensor | None = None
+    """The inner products of the weighted gradients at the branch, ``[terms, terms]``, up to a factor; nan before the
+    backward pass, None without branch."""
 
 
 def tabulate(steps: Sequence[Step]) -> Tensor:

@@ -39,11 +39,14 @@ class BalanceLosses(LightningCallback):
         shared: Names of parameters for whose gradients a gradient scheme takes its norms, in place of probes; see
             :meth:`WeightedLoss.forward`.
         lr: The learning rate of the scheme's parameters; None for the scheme's own, or else 0.01.
+        branch: Name of the module that all terms share, after which one tensor enters those in ``probes``: there the
+            criterion's ``conflict`` combines the gradients; see :meth:`WeightedLoss.branch_output`.
 
     Raises:
         TypeError: If ``criterion`` is not a :class:`WeightedLoss` or ``lr`` not a number.
-        ValueError: If a probe is for an unknown term, or ``lr`` is not positive; when training starts, if the module
-            optimizes manually, or lacks a submodule or parameter; in the first step, if it returns no ``losses``.
+        ValueError: If a probe is for an unknown term, ``lr`` is not positive, or there is a branch without probes; when
+            training starts, if the module optimizes manually, or lacks a submodule or parameter; in the first step, if
+            it returns no ``losses``, or different tensors enter the heads behind ``branch``.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class BalanceLosses(LightningCallback):
         probes: Mapping[str, str] | None = None,
         shared: str | Iterable[str] = (),
         lr: float | None = None,
+        branch: str | None = None,
     ) -> None:
         if not isinstance(criterion, WeightedLoss):
             raise TypeError(
@@ -63,6 +67,12 @@ class BalanceLosses(LightningCallback):
         self.lr = (
             lr if lr is None else check_number("lr", lr, "a positive number", lambda number: 0 < number < math.inf)
         )
+        if branch is not None and not self.probes:
+            raise ValueError(
+                f"`branch` must come with `probes`, which name the head of each term, got branch={branch!r} alone: add "
+                f"something like probes={{{criterion.terms[0]!r}: 'net.head'}}."
+            )
+        self.branch = branch
         self._undo = ExitStack()  # what leaves the module as it was found
         self._ready = False
         self._shared: list[Tensor] = []
@@ -162,7 +172,11 @@ class BalanceLosses(LightningCallback):
         module.trainer.precision_plugin.convert_module(self.criterion.to(module.device))
         modules, parameters = dict(module.named_modules()), dict(module.named_parameters())
         heads = {term: _find("probes", "a module", name, modules, module) for term, name in self.probes.items()}
-        self._undo.callback(self.criterion.probe_inputs(heads).remove)
+        if self.branch is None:
+            self._undo.callback(self.criterion.probe_inputs(heads).remove)
+        else:
+            shared = _find("branch", "a module", self.branch, modules, module)
+            self._undo.callback(self.criterion.branch_output(shared, heads).remove)
         self._shared = [_find("shared", "a parameter", name, parameters, module) for name in self.shared]
         self._attachments = [self.criterion.attach(optimizer, module) for optimizer in module.trainer.optimizers]
         for attachment in self._attachments:

@@ -57,7 +57,8 @@ def _build_module(
 
 def _build_balancer(config: DictConfig, criterion: WeightedLoss) -> BalanceLosses:
     settings: Any = OmegaConf.to_container(config.task, resolve=True)
-    return BalanceLosses(criterion, **{key: settings[key] for key in ("probes", "shared") if settings.get(key)})
+    given = {key: settings[key] for key in ("probes", "branch", "shared") if settings.get(key)}
+    return BalanceLosses(criterion, **given)
 
 
 def build_penalties(config: DictConfig) -> dict[str, Penalty]:
@@ -72,8 +73,9 @@ def build_penalties(config: DictConfig) -> dict[str, Penalty]:
 
 
 def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> WeightedLoss:
-    """Returns the criterion that ``loss``, ``weight_sum`` and ``loss_sum`` describe."""
-    return WeightedLoss(instantiate(config.loss), penalties, config.weight_sum, config.loss_sum)
+    """Returns the criterion that ``loss``, ``conflict``, ``weight_sum`` and ``loss_sum`` describe."""
+    conflict = instantiate(config.conflict) if config.conflict else None
+    return WeightedLoss(instantiate(config.loss), penalties, config.weight_sum, config.loss_sum, conflict)
 
 
 def build_callbacks(config: DictConfig) -> list[pl.Callback]:

@@ -19,6 +19,7 @@ class Config:
 
     task: Any = field(default_factory=task_schema)
     loss: dict[str, Any] = MISSING
+    conflict: dict[str, Any] | None = None
     penalty: dict[str, Any] | None = None
     optimizer: dict[str, Any] = MISSING
     trainer: Any = field(default_factory=Trainer)

@@ -3,17 +3,17 @@ r"""Where the terms part: one node that meets all their gradients at once.
 A branch is the identity with one output for each term. Its backward pass starts when the gradients of all terms have
 arrived, :math:`g_1, \dots, g_K`, so it can hand on any combination of them:
 
-1. It computes the matrix of their inner products :math:`G_{ij} = g_i \cdot g_j`.
+1. It computes the matrix of their inner products :math:`G_{ij} = g_i \cdot g_j`. The norms go where those of probes do.
 2. It averages the matrix over ranks, by one collective. Every rank takes part, also one that lacks terms, for each
    total is connected to its branches by an *anchor*, an output that is always 0.
 3. An aggregator makes multipliers :math:`m` of it, and :math:`\sum_i m_i g_i` is handed on.
-4. The matrix is left behind as the gradient of a leaf, for norms and cosines: so it is in a compiled graph, too.
+4. The matrix is left behind as the gradient of a leaf, for cosines: so it is in a compiled graph, too.
 
-Only the backward pass of the total is combined, which is told by the anchor. A derivative on the way to a loss, and one
-that is differentiated in its turn, gets the plain sum.
+Only the backward pass of the total is combined, which is told by the anchor. A derivative on the way to a loss, one
+that is differentiated in its turn, and the norms ahead of the first step get the plain sum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,78 +21,109 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance.gradients.inputs import check_parameters
+from lossbalance.gradients.probes import Measurement, Probes
+from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply
+from lossbalance.gradients.traced import sizes_of
 
 Aggregate = Callable[[Tensor], Tensor]
 """Makes multipliers ``[terms]`` of the inner products ``[terms, terms]``."""
 
-_LONG, _PIECE = 2**16, 2**12  # a sum of more entries than that loses digits in fp32; the sums of pieces do not
 
-
-class Branches(nn.Module):
+class Branches:
     """The branches of one step, and the inner products that its backward pass leaves behind.
 
     Args:
-        terms: Names of the losses, in the order of the row.
+        probes: Measure the norms.
     """
 
-    def __init__(self, terms: Sequence[str]) -> None:
-        super().__init__()
-        self.terms = tuple(terms)
-        self._record = torch.zeros(len(terms), len(terms), requires_grad=True)
+    def __init__(self, probes: Probes) -> None:
+        self.probes = probes
+        self.remembered: tuple[Tensor, Mapping[str, Tensor]] | None = None
+        """An activation, and what it was split into in the open step."""
+        self.has_closed = False
+        """Whether the last step had a branch."""
         self._anchors: list[Tensor] = []  # of the open step
         self._aliases: dict[int, list[dict[str, Tensor]]] = {}  # of the open step, by module and term
 
+    @property
+    def splits(self) -> bool:
+        """Whether there are gradients to be combined."""
+        return self.probes.training and torch.is_grad_enabled()
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether the open step has a branch."""
+        return bool(self._anchors)
+
     def split(self, h: Tensor, aggregate: Aggregate | None) -> dict[str, Tensor]:
         """Returns ``h`` for each term, and combines what comes back; None for ``aggregate`` is the plain sum."""
-        if not (self.training and torch.is_grad_enabled()):
-            return dict.fromkeys(self.terms, h)
-        return {term: part for term, (part,) in zip(self.terms, self._apply_node([h], aggregate), strict=True)}
+        if not isinstance(h, Tensor) or not h.is_floating_point():
+            got = h.dtype if isinstance(h, Tensor) else type(h).__name__
+            raise TypeError(f"`h` must be an activation in floating point, got {got}: branch what enters the heads.")
+        if not self.splits:
+            return dict.fromkeys(self.probes.terms, h)
+        parts = self._apply([h], aggregate)
+        return {term: part for term, (part,) in zip(self.probes.terms, parts, strict=True)}
 
     def split_parameters(self, module: nn.Module, aggregate: Aggregate | None) -> dict[str, Callable[..., Any]]:
         """Returns, for each term, what runs ``module`` with its parameters as the term sees them in the open step."""
-        return {term: partial(self._run, i, module, aggregate) for i, term in enumerate(self.terms)}
+        check_parameters(module)
+        return {term: partial(self._run, i, module, aggregate) for i, term in enumerate(self.probes.terms)}
 
     def close(self, total: Tensor) -> Tensor:
         """Ends the open step: returns its total, connected to its branches, and forgets the matrix that was."""
-        anchors, self._anchors = self._anchors, []
-        self._aliases.clear()
-        self._record.grad = None
-        for anchor in anchors:
+        self.has_closed = self.has_opened
+        for anchor in self._anchors:
             total = total + anchor
+        self._anchors.clear()
+        self._aliases.clear()
+        self.forget()
+        if self.has_closed:
+            self.probes.gauges.products.grad = None
         return total
 
-    def products(self) -> Tensor | None:
-        """Returns the inner products of the weighted gradients in the last backward pass; None if there are none."""
-        return self._record.grad
+    def remember(self, h: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Notes what ``h`` was split into, until the step is closed or :meth:`forget` is called."""
+        if self.has_opened and not _runs_again():
+            self.remembered = h, parts
+
+    def forget(self) -> None:
+        """Forgets what was split last."""
+        self.remembered = None
+
+    def products(self) -> Tensor:
+        """Returns the inner products of the weighted gradients ``[terms, terms]`` in the last backward pass, or nan."""
+        leaf = self.probes.gauges.products
+        return torch.full_like(leaf, torch.nan) if leaf.grad is None else leaf.grad
 
     def _run(self, index: int, module: nn.Module, aggregate: Aggregate | None, *args: Any, **kwargs: Any) -> Any:
-        if not (self.training and torch.is_grad_enabled()):
+        if not self.splits:
             return module(*args, **kwargs)
         aliases = self._aliases.get(id(module))
         if aliases is None:
             parameters = {name: each for name, each in module.named_parameters() if each.requires_grad}
-            parts = self._apply_node(list(parameters.values()), aggregate)
+            parts = self._apply(list(parameters.values()), aggregate)
             aliases = self._aliases[id(module)] = [dict(zip(parameters, part, strict=True)) for part in parts]
         return torch.func.functional_call(module, aliases[index], args, kwargs)
 
-    def _apply_node(self, tensors: list[Tensor], aggregate: Aggregate | None) -> list[tuple[Tensor, ...]]:
+    def _apply(self, tensors: list[Tensor], aggregate: Aggregate | None) -> list[tuple[Tensor, ...]]:
         """Returns the tensors once for each term."""
-        *parts, anchor = _Branch.apply(self._record, aggregate, len(self.terms), *tensors)
+        probes, size = self.probes, len(tensors)
+        for term in probes.terms:
+            for tensor in tensors:
+                probes.expect(term, tensor)
+        gauges = probes.gauges
+        *parts, anchor = _Branch.apply(
+            gauges.products, gauges.sizes, probes.open, aggregate, probes.magnitudes, *tensors
+        )
         if not _runs_again():
             self._anchors.append(anchor)
-        size = len(tensors)
         return [tuple(parts[i : i + size]) for i in range(0, len(parts), size)]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Branches":
-        device = fn(self._record.detach()).device
-        if device != self._record.device:
-            self._record = torch.zeros_like(self._record, device=device, requires_grad=True)
-        return super()._apply(fn, recurse)
-
-
-def _runs_again() -> bool:
-    """Returns whether this is what a checkpoint runs again, within a backward pass."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has a step of its own.
+        return vars(Branches(self.probes))
 
 
 def cosines(products: Tensor, terms: Sequence[str]) -> dict[tuple[str, str], Tensor]:
@@ -103,61 +134,72 @@ def cosines(products: Tensor, terms: Sequence[str]) -> dict[tuple[str, str], Ten
     return {(terms[i], terms[j]): matrix[i, j] for i, j in pairs}
 
 
+def _runs_again() -> bool:
+    """Returns whether this is what a checkpoint runs again, within a backward pass."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
 class _Branch(torch.autograd.Function):
-    """The identity on the tensors, once for each term; the gradient of the record is the matrix of inner products."""
+    """The identity on the tensors, once for each term; the gradients of the leaves are what is measured."""
 
     @staticmethod
-    def forward(ctx: Any, record: Tensor, aggregate: Aggregate | None, count: int, *tensors: Tensor) -> tuple[Any, ...]:
+    def forward(
+        ctx: Any,
+        products: Tensor,
+        sizes: Tensor,
+        step: Measurement,
+        aggregate: Aggregate | None,
+        magnitudes: bool,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.aggregate, ctx.count = aggregate, count
-        ctx.shapes, ctx.dtypes = [tensor.shape for tensor in tensors], [tensor.dtype for tensor in tensors]
+        ctx.step, ctx.aggregate, ctx.magnitudes, ctx.gauge = step, aggregate, magnitudes, sizes
+        ctx.shapes, ctx.dtypes = [x.shape for x in tensors], [x.dtype for x in tensors]
         # The compiler rebuilds a view that leaves its graph from the base, and would lose the node.
         compiling = torch.compiler.is_compiling()
-        parts = [x.clone() if compiling else x.view_as(x) for _ in range(count) for x in tensors]
-        return *parts, torch.zeros((), device=record.device)
+        parts = [x.clone() if compiling else x.view_as(x) for _ in range(len(products)) for x in tensors]
+        return *parts, products.new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *parts, anchor = gradients
         size = len(ctx.shapes)
         by_term = [parts[i : i + size] for i in range(0, len(parts), size)]
-        if anchor is None or torch.is_grad_enabled():
-            return None, None, None, *(_sum(given) for given in zip(*by_term, strict=True))
-        rows = _flatten(by_term, ctx.shapes, anchor)
-        products = sum_over_ranks(multiply(rows)) / world_size()
+        if not torch.compiler.is_compiling() and (anchor is None or torch.is_grad_enabled()):
+            return None, None, None, None, None, *_hand_on(ctx, by_term)
+        rows = flatten(by_term, ctx.shapes, ctx.gauge)
+        products = multiply(rows)
+        sizes = _report(ctx.step, by_term, _measure(rows, products, ctx.magnitudes))
+        products = sum_over_ranks(products) / world_size()
         if ctx.aggregate is None:
-            combined = [_sum(given) for given in zip(*by_term, strict=True)]
-        else:
-            result = ctx.aggregate(products).to(rows.dtype) @ rows
-            pieces = result.split([shape.numel() for shape in ctx.shapes])
-            combined = [x.view(s).to(dtype) for x, s, dtype in zip(pieces, ctx.shapes, ctx.dtypes, strict=True)]
-        return products, None, None, *combined
+            return products, sizes, None, None, None, *add_up(by_term)
+        return products, sizes, None, None, None, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
 
 
-def multiply(rows: Tensor) -> Tensor:
-    """Returns the inner products of gradients ``[terms, entries]``, in fp32 or wider."""
-    # A product of matrices in fp32 may be rounded to fewer digits on a GPU, if the user allows it: not in fp64.
-    if rows.is_cuda and torch.get_float32_matmul_precision() != "highest":
-        rows = rows.double()
-    with torch.autocast(rows.device.type, enabled=False):
-        if rows.size(1) <= _LONG:
-            return rows @ rows.T
-        pieces, rest = rows.split([even := rows.size(1) // _PIECE * _PIECE, rows.size(1) - even], dim=1)
-        pieces = pieces.view(len(rows), -1, _PIECE).transpose(0, 1)
-        return (pieces @ pieces.mT).sum(dim=0) + rest @ rest.T
-
-
-def _flatten(by_term: list[list[Tensor | None]], shapes: list[torch.Size], like: Tensor) -> Tensor:
-    """Returns the gradients of each term as one row, ``[terms, entries]``, in fp32 or wider; 0 where there is none."""
-    flat = [
-        like.new_zeros(shape.numel()) if gradient is None else gradient.reshape(-1)
-        for gradients in by_term
-        for gradient, shape in zip(gradients, shapes, strict=True)
+def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:
+    """Returns the plain sums, and lets each gradient be measured as a probe does."""
+    received = [
+        [None if gradient is None else ctx.step.receive(index, gradient, ctx.gauge) for gradient in gradients]
+        for index, gradients in enumerate(by_term)
     ]
-    rows = torch.cat(flat).view(len(by_term), -1)
-    return rows if rows.dtype == torch.float64 else rows.float()
+    return add_up(received)
 
 
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    given = [gradient for gradient in gradients if gradient is not None]
-    return sum(given[1:], start=given[0]) if given else None
+def _measure(rows: Tensor, products: Tensor, magnitudes: bool) -> Tensor:
+    """Returns squared norms, largest magnitudes and sums of magnitudes, ``[terms, 3]``; 0 for what is not asked for."""
+    squares = products.diagonal()
+    nothing = torch.zeros_like(squares)
+    if not magnitudes:
+        return torch.stack([squares, nothing, nothing], dim=1)
+    return torch.stack([squares, rows.abs().amax(dim=1), rows.abs().sum(dim=1)], dim=1)
+
+
+def _report(step: Measurement, by_term: Gradients, sizes: Tensor) -> Tensor | None:
+    """Takes what was measured to the step; in a compiled graph it is returned, for the gradient of the gauge."""
+    if torch.compiler.is_compiling():
+        return sizes
+    if step.running is not None:
+        for index, (gradients, measured) in enumerate(zip(by_term, sizes_of(sizes), strict=True)):
+            if any(gradient is not None for gradient in gradients):
+                step.running.add_measured(index, measured)
+    return None

@@ -61,17 +61,7 @@ class ProbedModule:
     """
 
     def __init__(self, module: nn.Module, term: str, probes: Probes) -> None:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"`module` must be the module whose parameters are probed, got {module!r}.")
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            raise ValueError(
-                f"`module` must have parameters that require a gradient, got {type(module).__name__} without."
-            )
-        if any(hasattr(parameter, "full_tensor") for parameter in module.parameters()):
-            raise TypeError(
-                "`module` must have whole parameters on each rank to be probed, and those of `fully_shard` are in "
-                "parts: probe activations."
-            )
+        check_parameters(module)
         self.module, self.term, self.probes = module, check_word("term", term, probes.terms), probes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,6 +74,19 @@ class ProbedModule:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module}, term={self.term!r})"
+
+
+def check_parameters(module: nn.Module) -> None:
+    """Checks that ``module`` has parameters whose gradients can be measured."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`module` must be the module whose parameters are probed, got {module!r}.")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError(f"`module` must have parameters that require a gradient, got {type(module).__name__} without.")
+    if any(hasattr(parameter, "full_tensor") for parameter in module.parameters()):
+        raise TypeError(
+            "`module` must have whole parameters on each rank to be probed, and those of `fully_shard` are in "
+            "parts: probe activations."
+        )
 
 
 def _probe_arguments(

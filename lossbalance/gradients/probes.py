@@ -108,7 +108,8 @@ class Probes(nn.Module):
         self._rows = torch.zeros(2, len(self.terms))
         self._fresh = torch.zeros((), dtype=torch.bool)  # whether they are of this rank alone
         self._unused: Tensor | None = None  # whether they are still to be observed; None if they are
-        self._gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+        self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+        """The leaves whose gradients are measurements."""
 
     @property
     def device(self) -> torch.device:
@@ -117,12 +118,17 @@ class Probes(nn.Module):
 
     def attach_probe(self, term: str, x: Tensor) -> Tensor:
         """Returns ``x``, with a probe of ``term``."""
-        if term not in self._index:
-            check_word("term", term, self.terms)
-        if not (x.is_floating_point() or x.is_complex()):
-            raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
         if not (self.training and torch.is_grad_enabled()):
+            self._check(term, x)
             return x
+        index = self.expect(term, x)
+        if torch.compiler.is_compiling():
+            return self.gauges.attach(x, index, self.magnitudes)
+        return _Probe.apply(x, self.gauges.sizes, self.open, index)
+
+    def expect(self, term: str, x: Tensor) -> int:
+        """Notes that the gradient of ``term`` by ``x`` will be measured, and returns the term's index."""
+        self._check(term, x)
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
@@ -130,9 +136,13 @@ class Probes(nn.Module):
         index = self._index[term]
         if self.open.running is None:
             self.open.entries[index] += x.numel()
-        if torch.compiler.is_compiling():
-            return self._gauges.attach(x, index, self.magnitudes)
-        return _Probe.apply(x, self._gauges.sizes, self.open, index)
+        return index
+
+    def _check(self, term: str, x: Tensor) -> None:
+        if term not in self._index:
+            check_word("term", term, self.terms)
+        if not (x.is_floating_point() or x.is_complex()):
+            raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
 
     def alias(self, term: str, parameter: Tensor) -> Tensor:
         """Returns the parameter as the forward passes of ``term`` see it in the open step: all through one probe."""
@@ -223,8 +233,8 @@ class Probes(nn.Module):
         begun.close(row.detach(), non_finite)
         self._begun = begun
         if torch.compiler.is_compiling():
-            return row + self._gauges.weights
-        self._gauges.clear()
+            return row + self.gauges.weights
+        self.gauges.clear()
         if row.requires_grad:
             row.register_hook(partial(self._enter, begun))
         return row
@@ -241,7 +251,7 @@ class Probes(nn.Module):
         accumulator, begun.accumulator = begun.accumulator, None
         if accumulator is None or begun.losses is None:
             return
-        for index, sizes in enumerate(self._gauges.take()):
+        for index, sizes in enumerate(self.gauges.take()):
             accumulator.add_measured(index, sizes)
         measured = accumulator.rows()
         if measured is None:
@@ -261,7 +271,7 @@ class Probes(nn.Module):
         """Differentiates a loss up to its probes."""
         step = self.open
         step.accumulator, step.only, step.differentiated = accumulator, index, False
-        (traced,) = torch.autograd.grad(loss, [self._gauges.sizes], factor, retain_graph=True, allow_unused=True)
+        (traced,) = torch.autograd.grad(loss, [self.gauges.sizes], factor, retain_graph=True, allow_unused=True)
         step.accumulator = step.only = None
         if traced is not None:
             accumulator.add_measured(index, sizes_of(traced)[index])
@@ -300,17 +310,17 @@ class Probes(nn.Module):
         if self.device != self._rows.device:
             self._rows, self._fresh = _to(self._rows, self.device), _to(self._fresh, self.device)
             self._unused = None if self._unused is None else _to(self._unused, self.device)
-            self._gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+            self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a step of its own, and leaves of its own.
-        return {**self.__dict__, "open": None, "_begun": None, "_gauges": None}
+        return {**self.__dict__, "open": None, "_begun": None, "gauges": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.open = self._begun = Measurement(len(self.terms), Measurement(len(self.terms)))
-        self._gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+        self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
 
 
 class _Probe(torch.autograd.Function):

@@ -26,6 +26,8 @@ class Gauges:
         self.count = count
         self.sizes = torch.zeros(count, 3, device=device, requires_grad=True)
         """Its gradient is what the probes measure: squared norms, largest magnitudes, sums of magnitudes."""
+        self.products = torch.zeros(count, count, device=device, requires_grad=True)
+        """Its gradient is the matrix of inner products at a branch."""
         self.weights = torch.zeros(count, device=device, requires_grad=True)
         """Its gradient is that of the total by each loss."""
         self.weights.register_hook(enter)

@@ -4,6 +4,7 @@ import torch
 
 from lossbalance import WeightedLoss
 from lossbalance.callbacks import AlphaSchedule, BalanceLosses, LossMonitor
+from lossbalance.conflict import MGDA
 from lossbalance.penalties import L2
 from lossbalance.weighting import Equal, GradBalance, Uncertainty
 from tests.callbacks.modules import (
@@ -177,6 +178,30 @@ def test_what_cannot_work_is_refused_and_the_module_left_alone(make_module, make
 
     assert "training_step" not in vars(module)
     assert not module.aux_head._forward_pre_hooks
+
+
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+def test_a_branch_combines_the_gradients_of_a_module_that_is_not_edited(options, tmp_path):
+    class Branched(OwnsCriterion):
+        def losses(self, x, y):
+            h = self.criterion.branch(self.trunk(x).tanh())
+            aux, main = self.aux_head(h["aux"]), self.main_head(h["main"])
+            return {"aux": (aux - 30 * y).square().mean(), "main": (main - y.square()).square().mean()}
+
+    stranger, owner = TwoHeads(), Branched(Equal(TERMS))
+    owner.criterion = WeightedLoss(Equal(TERMS), conflict=MGDA())
+    callback = BalanceLosses(WeightedLoss(Equal(TERMS), conflict=MGDA()), probes=PROBES, branch="trunk")
+
+    for module, callbacks in ((stranger, [callback]), (owner, [])):
+        make_trainer(callbacks, tmp_path, max_epochs=2, **options).fit(module, batches(16, 2))
+
+    assert_equal(stranger, owner)
+    assert callback.criterion.last.cosines["aux", "main"].isfinite()
+
+
+def test_a_branch_without_heads_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"`branch` must come with `probes`.* got branch='trunk' alone: add something"):
+        BalanceLosses(WeightedLoss(Equal(TERMS)), branch="trunk")
 
 
 def test_an_unknown_term_of_a_probe_is_refused_at_once():

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lossbalance.conflict import MGDA, PCGrad
-from lossbalance.gradients.branch import Branches, cosines, multiply
+from lossbalance.gradients.branch import Branches, cosines
+from lossbalance.gradients.probes import Probes
+from lossbalance.gradients.products import multiply
 
 TERMS = ["aux", "main"]
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
@@ -39,7 +41,7 @@ def plain(which: tuple[str, ...] = ("aux", "main")) -> Net:
 
 
 def branched(aggregate: Callable[[Tensor], Tensor] | None, factor: float = 1.0) -> tuple[Net, Branches]:
-    net, branches = Net(), Branches(TERMS)
+    net, branches = Net(), Branches(Probes(TERMS))
     losses = net.losses(branches.split(net.trunk(X), aggregate))
     (factor * branches.close(sum(losses.values()))).backward()
     return net, branches
@@ -82,7 +84,7 @@ def test_a_scaled_total_has_a_scaled_gradient():
 
 
 def test_the_trunk_is_gone_through_once():
-    net, branches, passes = Net(), Branches(TERMS), Counter()
+    net, branches, passes = Net(), Branches(Probes(TERMS)), Counter()
     h = net.trunk(X)
     h.register_hook(lambda _: passes.update(["h"]))
     branches.close(sum(net.losses(branches.split(h, PCGrad())).values())).backward()
@@ -90,7 +92,7 @@ def test_the_trunk_is_gone_through_once():
 
 
 def test_an_absent_term_leaves_the_others_gradient():
-    net, branches = Net(), Branches(TERMS)
+    net, branches = Net(), Branches(Probes(TERMS))
     losses = net.losses(branches.split(net.trunk(X), MGDA()))
     branches.close(losses["main"]).backward()
     torch.testing.assert_close(net.gradient(), plain(("main",)).gradient())
@@ -99,7 +101,7 @@ def test_an_absent_term_leaves_the_others_gradient():
 
 
 def test_a_step_that_is_not_finite_moves_no_state_and_is_the_plain_sum():
-    net, branches, aggregator = Net(), Branches(TERMS), PCGrad()
+    net, branches, aggregator = Net(), Branches(Probes(TERMS)), PCGrad()
     losses = net.losses(branches.split(net.trunk(X), aggregator))
     branches.close(losses["aux"] * torch.nan + losses["main"]).backward()
     assert net.gradient().isnan().all()
@@ -109,7 +111,7 @@ def test_a_step_that_is_not_finite_moves_no_state_and_is_the_plain_sum():
 @pytest.mark.parametrize("outside", [True, False])
 def test_a_derivative_on_the_way_to_a_loss_gets_the_plain_sum(outside):
     """Of one term, or of what the loss is made of."""
-    net, branches = Net(), Branches(TERMS)
+    net, branches = Net(), Branches(Probes(TERMS))
     x = X.clone().requires_grad_()
     h = branches.split(net.trunk(x), lambda _: torch.tensor([3.0, -0.5]))
     value = net.losses(h)["aux"] if outside else net.heads["aux"](h["aux"]).sum()
@@ -126,7 +128,7 @@ def test_a_derivative_on_the_way_to_a_loss_gets_the_plain_sum(outside):
 
 @pytest.mark.parametrize("part", ["trunk", "heads"])
 def test_what_a_checkpoint_runs_again_is_combined_once(part):
-    net, branches = Net(), Branches(TERMS)
+    net, branches = Net(), Branches(Probes(TERMS))
     trunk = net.trunk if part == "heads" else (lambda x: checkpoint(net.trunk, x, use_reentrant=False))
 
     def tail(h: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def test_what_a_checkpoint_runs_again_is_combined_once(part):
 
 
 def test_two_branches_of_one_step_add_up_in_the_matrix():
-    net, branches = Net(), Branches(TERMS)
+    net, branches = Net(), Branches(Probes(TERMS))
     total = sum(sum(net.losses(branches.split(net.trunk(X), PCGrad())).values()) for _ in range(2))
     branches.close(total).backward()
     torch.testing.assert_close(branches.products(), 2 * branched(PCGrad())[1].products())
@@ -148,7 +150,7 @@ def test_two_branches_of_one_step_add_up_in_the_matrix():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_activations_are_multiplied_in_single_precision(dtype):
-    net, branches = Net(), Branches(TERMS)
+    net, branches = Net(), Branches(Probes(TERMS))
     h = net.trunk(X).to(dtype)
     parts = branches.split(h, PCGrad())
     assert parts["aux"].dtype == dtype
@@ -174,12 +176,12 @@ def test_a_backward_pass_under_autocast_multiplies_in_single_precision():
 def test_evaluation_and_inference_take_the_activation_as_it_is():
     h = torch.randn(3, requires_grad=True)
     with torch.no_grad():
-        assert Branches(TERMS).split(h, None)["aux"] is h
-    assert Branches(TERMS).eval().split(h, None)["aux"] is h
+        assert Branches(Probes(TERMS)).split(h, None)["aux"] is h
+    assert Branches(Probes(TERMS).eval()).split(h, None)["aux"] is h
 
 
 def test_what_a_branch_returns_cannot_be_changed_in_place():
-    parts = Branches(TERMS).split(Net().trunk(X), None)
+    parts = Branches(Probes(TERMS)).split(Net().trunk(X), None)
     with pytest.raises(RuntimeError, match="modified inplace"):
         parts["aux"].relu_()
 
@@ -187,7 +189,7 @@ def test_what_a_branch_returns_cannot_be_changed_in_place():
 def views(
     aggregate: Callable[[Tensor], Tensor] | None,
 ) -> tuple[nn.Module, dict[str, Callable[[Tensor], Tensor]], Branches]:
-    net, branches = Net().trunk, Branches(TERMS)
+    net, branches = Net().trunk, Branches(Probes(TERMS))
     return net, branches.split_parameters(net, aggregate), branches
 
 
@@ -235,7 +237,7 @@ def test_it_compiles_into_one_graph(at_parameters):
     torch._dynamo.reset()
 
     def prepare() -> tuple[Net, Branches, Callable[[Tensor], Tensor], PCGrad]:
-        net, branches, aggregator = Net(), Branches(TERMS), PCGrad()
+        net, branches, aggregator = Net(), Branches(Probes(TERMS)), PCGrad()
         run = branches.split_parameters(net.trunk, aggregator)
 
         def step(x: Tensor) -> Tensor:

@@ -1,0 +1,17 @@
+from hydra import compose, initialize_config_dir
+
+from lossbalance.cli.build import build_criterion
+from lossbalance.cli.schema import register
+from lossbalance.conflict import MGDA
+from tests.conflict.test_every_aggregator import CONF
+
+
+def test_the_command_line_chooses_the_aggregator():
+    register()
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        plain = compose("train", overrides=["loss=equal"])
+        shortest = compose("train", overrides=["loss=equal", "conflict=mgda", "conflict.normalize=true"])
+    assert build_criterion(plain, {}).conflict is None
+    conflict = build_criterion(shortest, {}).conflict
+    assert isinstance(conflict, MGDA)
+    assert conflict.normalize
