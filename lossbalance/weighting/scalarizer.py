@@ -69,7 +69,9 @@ class Scalarizer(Weighting):
         if not callable(module):
             raise TypeError(f"`module` must be callable with a row of losses, got {module!r}.")
         kind = "a positive number of training steps"
-        self.period = int(check_number("period", period, kind, lambda number: number >= 1 and number.is_integer()))
+        self.period = int(
+            check_number("period", period, kind, lambda number: 1 <= number < 2**53 and number.is_integer())
+        )
         self.module: Any = module  # which registers a torch.nn.Module
         self.register_buffer("latest", torch.ones(len(self.terms)))
         self._initial = _attributes(module)

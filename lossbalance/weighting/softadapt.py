@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_number
+from lossbalance._utils.checks import check_flag, check_number
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -34,7 +34,7 @@ class SoftAdapt(Weighting):
         ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
 
     Raises:
-        TypeError: If ``beta`` is not a number.
+        TypeError: If ``beta`` is not a number, or another setting neither True nor False.
         ValueError: If ``beta`` is not finite.
 
     Source:
@@ -58,7 +58,8 @@ class SoftAdapt(Weighting):
     ) -> None:
         super().__init__(terms)
         self.beta = check_number("beta", beta, "a finite number", lambda number: abs(number) < 3e38)
-        self.normalized, self.loss_weighted = normalized, loss_weighted
+        self.normalized = check_flag("normalized", normalized)
+        self.loss_weighted = check_flag("loss_weighted", loss_weighted)
         self.register_buffer("latest", torch.ones(len(self.terms)))
         self.register_buffer("known", torch.zeros(len(self.terms), dtype=torch.bool))
         self.register_buffer("rate", torch.zeros(len(self.terms)))  # s

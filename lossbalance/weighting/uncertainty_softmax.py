@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_decay, check_positive
+from lossbalance._utils.checks import check_decay, check_flag, check_positive
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -30,7 +30,9 @@ class UncertaintySoftmax(PositiveWeighting):
 
     There **T has a unit**, one over that of a loss, and has to be tuned anew for every task: at T = 1, losses of .005
     and .5 weigh 1 and 0. On five tables one run with T = 1 ended 35 to 609 % above the best fixed weights of a sweep,
-    the scale-free form on the average, at T = 1 too, .4 % below to 84 % above; hence the milder default.
+    the scale-free form on the average, at T = 1 too, .4 % below to 84 % above. The loss of a class that is learned by
+    heart takes all the weight then; hence the milder default, which brings losses whose units are far apart less
+    close to each other.
 
     A term that a step lacks keeps its last average in the sums, and has weight 0 itself. In ``eval()`` the weights are
     those of the last training step; before training all are equal.
@@ -45,7 +47,7 @@ class UncertaintySoftmax(PositiveWeighting):
         ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
 
     Raises:
-        TypeError: If ``temperature`` is not a number.
+        TypeError: If ``temperature`` or ``decay`` is not a number, or ``scale_free`` neither True nor False.
         ValueError: If ``temperature`` is not positive and finite, or ``decay`` not in [0, 1). In training, if a loss is
             not above 0; :class:`PositiveWeighting` says when. Until then such a loss counts as not seen.
 
@@ -63,11 +65,11 @@ class UncertaintySoftmax(PositiveWeighting):
     gain: Tensor
 
     def __init__(
-        self, terms: Iterable[str], temperature: float = 2.0, scale_free: bool = True, decay: float = 0.9
+        self, terms: Iterable[str], temperature: float = 1.5, scale_free: bool = True, decay: float = 0.9
     ) -> None:
         super().__init__(terms)
         self.temperature = check_positive("temperature", temperature)
-        self.scale_free = scale_free
+        self.scale_free = check_flag("scale_free", scale_free)
         self.decay = check_decay("decay", decay)
         self.register_buffer("average", torch.full((len(self.terms),), _UNSEEN))  # a
         self.register_buffer("gain", torch.ones(len(self.terms)))  # 1 - decay once the term was seen
