@@ -84,7 +84,8 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         close_loggers(trainer)
     if trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
         show(record)
-        print(f"Written to {os.path.relpath(config.output_dir)}")
+        folder = Path(config.output_dir)
+        print(f"Written to {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}")
 
 
 def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]) -> None:
@@ -105,6 +106,8 @@ def _check_usage(config: DictConfig) -> None:
     if "alpha" in _typed() and "alpha" not in config.loss:
         choice = HydraConfig.get().runtime.choices["loss"]
         log.warning("`alpha` has no effect with loss=%s; it has with loss=alpha.", choice)
+    if HydraConfig.get().runtime.choices.get("optimizer") == "sgd" and not {"optimizer.lr", "task.lr"} & _typed():
+        log.warning("optimizer=sgd takes `task.lr`, %g, which suits Adam: try optimizer.lr=0.05.", config.task.lr)
     devices, most = config.trainer.devices, os.cpu_count() or 1
     if config.trainer.accelerator == "cpu" and isinstance(devices, int) and devices > most:
         raise ValueError(f"`trainer.devices` must be at most {most}, the number of this machine's CPUs, got {devices}.")

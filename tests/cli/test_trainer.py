@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -22,6 +23,7 @@ from lossbalance.cli.trainer import build_trainer
 from lossbalance.cli.trainer_schema import Trainer, trainer_comments
 from lossbalance.weighting import Fixed
 from tests.callbacks.modules import TwoHeads
+from tests.cli.in_process import run_here
 
 CRITERION = WeightedLoss(Fixed(["aux", "main"], {"aux": 0.5, "main": 2.0}))
 
@@ -126,3 +128,31 @@ def test_a_picture_goes_to_each_logger_in_the_way_it_takes_one(tmp_path):
     for logger in kinds.values():
         send_picture(logger, path, "figure", 7)
     assert got == [("losses", "figure", 7), ("losses", [str(path)]), ("run", str(path))]
+
+
+@pytest.fixture
+def without_hydra(monkeypatch):
+    """Leaves no trace of a run in this process."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+
+
+@pytest.mark.usefixtures("without_hydra")
+@pytest.mark.parametrize(("words", "told"), [([], True), (["optimizer.lr=0.05"], False), (["task.lr=0.05"], False)])
+def test_that_sgd_takes_a_rate_that_suits_another_is_told(tmp_path, caplog, words, told):
+    record = run_here(tmp_path, "optimizer=sgd", "debug=fast", "callbacks=none", *words)
+    assert record["status"] == "completed"
+    assert ("optimizer=sgd takes `task.lr`" in caplog.text) == told
+
+
+@pytest.mark.usefixtures("without_hydra")
+def test_early_stopping_goes_with_checkpoints_and_the_monitor(tmp_path):
+    record = run_here(
+        tmp_path,
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.min_delta=1",
+        "callbacks.early_stopping.patience=1",
+    )
+    assert record["status"] == "completed"
+    assert len(pd.read_csv(tmp_path / "metrics.csv")["val/accuracy"].dropna()) == 2  # the second was no better
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert record["last_epoch"]
