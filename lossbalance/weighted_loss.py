@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossbalance._utils.checks import check_not_negative
 from lossbalance.breakdown import Breakdown, Step, tabulate
 from lossbalance.conflict.base import Aggregator
 from lossbalance.gradients.branch import Branches, cosines
@@ -269,7 +270,13 @@ class WeightedLoss(nn.Module):
 
         Args:
             lr: The group's own learning rate; None for the scheme's, or else that of the optimizer.
+
+        Raises:
+            TypeError: If ``lr`` is not a number.
+            ValueError: If it is negative, or not finite.
         """
+        if lr is not None:
+            check_not_negative("lr", lr)
         parameters = list(self.parameters())
         if not parameters:
             return []

@@ -99,6 +99,12 @@ def test_terms_must_be_a_list_of_names(terms):
         Equal(terms)
 
 
+@pytest.mark.parametrize("lr", [math.nan, math.inf, -1.0, "fast"])
+def test_a_group_of_parameters_has_no_rate_that_is_no_number(lr):
+    with pytest.raises((TypeError, ValueError), match="`lr` must be a number, finite and not negative, got"):
+        WeightedLoss(Equal(["aux", "main"])).parameter_groups(lr=lr)
+
+
 @pytest.mark.parametrize("weight_sum", [0, -1.0, math.nan, math.inf, "one"])
 def test_a_weight_sum_that_is_no_positive_number_is_refused(weight_sum):
     with pytest.raises((TypeError, ValueError), match="`weight_sum` must be a positive, finite number or None"):
