@@ -48,6 +48,16 @@ def test_every_scheme_is_part_of_a_criterion(application, scheme):
     assert list(criterion.penalties) == ["l2"]
 
 
+@pytest.mark.parametrize("conflict", choices("conflict"))
+def test_every_aggregator_is_part_of_a_criterion(application, conflict):
+    if conflict == "upgrad":
+        pytest.importorskip("torchjd")
+        pytest.importorskip("quadprog")
+    text = "defaults: [criterion: weighted_loss, _self_]\ncriterion: {terms: [aux, main]}\n"
+    criterion = instantiate(application(text, f"conflict@criterion.conflict={conflict}").criterion)
+    assert (criterion.conflict is None) == (conflict == "none")
+
+
 @pytest.mark.parametrize("penalty", [name for name in choices("penalty") if name != "none"])
 def test_every_penalty_stands_by_itself(application, penalty):
     assert isinstance(instantiate(application("defaults: [_self_]\n", f"+penalty={penalty}").penalty), Penalty)
