@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
+from lossbalance.callbacks.balance_losses import BalanceLosses
+from lossbalance.callbacks.statistics import TermStatistics
 from lossbalance.weighted_loss import WeightedLoss
 
 _NEARLY_ALL = 0.95  # of the gradient
@@ -22,6 +24,16 @@ class Epochs:
     """The terms that have met a probe, or were meant to."""
     history: Sequence[Mapping[str, float]]
     """The means of each epoch so far, as :class:`LossMonitor` keeps them."""
+
+    @classmethod
+    def of(
+        cls, statistics: TermStatistics, balancer: BalanceLosses | None, history: Sequence[Mapping[str, float]]
+    ) -> "Epochs":
+        """Returns what is known of the terms of one criterion."""
+        probes, prefix = statistics.criterion.probes, statistics.prefix
+        probed = {*probes.placed, *probes.probed, *(balancer.probes if balancer else ())}
+        terms = [f"{prefix}{term}" for term in statistics.criterion.terms]
+        return cls(terms, {f"{prefix}{term}" for term in probed}, history)
 
     def mean(self, quantity: str, term: str, epoch: int = -1) -> float:
         """Returns a mean of an epoch; nan for what was not measured."""

@@ -1,4 +1,4 @@
-"""Where a callback finds the criterion of a training."""
+"""Where a callback finds the criteria of a training."""
 
 from pytorch_lightning import LightningModule, Trainer
 
@@ -12,8 +12,10 @@ def find_balancer(trainer: Trainer) -> BalanceLosses | None:
     return next((callback for callback in callbacks if isinstance(callback, BalanceLosses)), None)
 
 
-def find_criterion(trainer: Trainer, module: LightningModule, user: str) -> WeightedLoss:
-    """Returns the criterion of ``BalanceLosses``, or else the one that the module owns.
+def find_criteria(trainer: Trainer, module: LightningModule, user: str) -> dict[str, WeightedLoss]:
+    """Returns the criterion of ``BalanceLosses``, or else those that the module owns, by what precedes their terms.
+
+    Nothing precedes the terms of a single criterion; of several, their names in the module do: ``"generator_loss/"``.
 
     Args:
         trainer: What trains.
@@ -21,15 +23,31 @@ def find_criterion(trainer: Trainer, module: LightningModule, user: str) -> Weig
         user: Name of the callback that asks, for the message.
 
     Raises:
-        ValueError: If there is none, or the module owns more than one.
+        ValueError: If there is none.
     """
     balancer = find_balancer(trainer)
     if balancer is not None:
-        return balancer.criterion
+        return {"": balancer.criterion}
     owned = {name: child for name, child in module.named_modules() if isinstance(child, WeightedLoss)}
-    if len(owned) != 1:
+    if not owned:
         raise ValueError(
-            f"`{user}` needs the module to own one WeightedLoss, and found {list(owned)} in {type(module).__name__}: "
+            f"`{user}` needs the module to own a WeightedLoss, and found none in {type(module).__name__}: "
             "make the criterion an attribute of the module, or add `BalanceLosses(criterion)` to the callbacks."
         )
-    return next(iter(owned.values()))
+    return {"": next(iter(owned.values()))} if len(owned) == 1 else {f"{name}/": each for name, each in owned.items()}
+
+
+def find_criterion(trainer: Trainer, module: LightningModule, user: str) -> WeightedLoss:
+    """Returns the one criterion of a training; otherwise as :func:`find_criteria`.
+
+    Raises:
+        ValueError: If there is none, or several.
+    """
+    criteria = find_criteria(trainer, module, user)
+    if len(criteria) > 1:
+        names = [name.rstrip("/") for name in criteria]
+        raise ValueError(
+            f"`{user}` needs the module to own one WeightedLoss, and found {names} in {type(module).__name__}: "
+            "call the methods of the criterion that is meant in the module's own hooks."
+        )
+    return next(iter(criteria.values()))

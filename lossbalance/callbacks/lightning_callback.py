@@ -1,5 +1,6 @@
 """The base of the callbacks, under both names of Lightning."""
 
+import inspect
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -20,3 +21,8 @@ class LightningCallback(Callback, _OtherCallback):
     Both names hold the same code twice, and ``LightningCLI`` takes only subclasses of its own ``Callback``. What the
     two define is the same; that of ``pytorch_lightning`` counts.
     """
+
+    def __repr__(self) -> str:
+        settings = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        shown = (f"{name}={' '.join(repr(getattr(self, name)).split())}" for name in settings)
+        return f"{type(self).__name__}({', '.join(shown)})"

@@ -54,8 +54,8 @@ class RunningMeans(Metric):
     def reset(self) -> None:
         """Forgets everything."""
         super().reset()
-        nothing = self.totals.new_zeros(0, self.num_values)  # nan are means of nothing; torchmetrics would warn
-        self.update(nothing, nothing[:, 0])
+        # nan are means of nothing; torchmetrics would warn
+        self.update(self.totals.new_zeros(0, self.num_values), self.totals.new_zeros(0))
 
     def update(self, rows: Tensor, batch_sizes: Tensor) -> None:
         """Adds the rows of some batches."""
@@ -72,6 +72,12 @@ class RunningMeans(Metric):
         """Adds all that ``other`` has seen on this rank."""
         self._add(other.totals)
         self.rests = self.rests + other.rests
+
+    def select(self, order: list[int]) -> None:
+        """Keeps the means at these places, in this order."""
+        self.totals, self.rests = (
+            torch.stack([state[:, place] for place in order], dim=1) for state in (self.totals, self.rests)
+        )
 
     def _add(self, sums: Tensor) -> None:
         totals = self.totals + sums

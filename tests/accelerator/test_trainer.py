@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 
-from lossbalance.callbacks import loss_monitor
+from lossbalance.callbacks import statistics
 from tests.accelerator.device import NAME, Device, pretend
 from tests.accelerator.runs import PENALTIES, SAVED_AT, assert_same_run, evaluate, train
 from tests.accelerator.schemes import SCHEMES
@@ -36,7 +36,7 @@ class Waits(pl.Callback):
 def test_a_run_is_as_on_the_cpu_and_in_a_step_that_is_not_logged_the_host_never_waits(
     scheme, penalty, float64, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loss_monitor, "_AT_ONCE", 2)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 2)
     expected = train(scheme, penalty, tmp_path / "cpu")
 
     with pretend(float64) as device:

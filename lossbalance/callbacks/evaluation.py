@@ -1,0 +1,73 @@
+"""The plain losses of a validation or a test."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from lossbalance._utils.checks import check_names
+from lossbalance.breakdown import tabulate
+from lossbalance.callbacks.logs import publish
+from lossbalance.callbacks.running_means import RunningMeans
+from lossbalance.callbacks.statistics import NewCalls, finite_means
+from lossbalance.weighted_loss import WeightedLoss
+
+
+class EvaluationStatistics:
+    """The mean of each plain loss over one run through the data, for each loader apart.
+
+    Args:
+        criteria: The criteria, by what stands before the names of their terms.
+        stage: ``"val"`` or ``"test"``.
+        device: Where the losses are.
+    """
+
+    def __init__(self, criteria: Mapping[str, WeightedLoss], stage: str, device: torch.device) -> None:
+        self.criteria, self.stage, self.device = criteria, stage, device
+        self._means = {(prefix, 0): self._nothing(prefix) for prefix in criteria}  # of each loader
+        self._calls = {prefix: NewCalls(criterion) for prefix, criterion in criteria.items()}
+        for calls in self._calls.values():
+            calls.take()  # what was before
+
+    def start(self, trainer: Trainer) -> None:
+        """Forgets what was logged last time: what is there at the end, the module has logged."""
+        mine = {f"{self.stage}/loss/{prefix}{term}" for prefix, each in self.criteria.items() for term in each.terms}
+        for name in list(trainer.callback_metrics):
+            if name.partition("/dataloader_idx_")[0] in mine:
+                trainer.callback_metrics.pop(name)
+
+    def note(self, outputs: Any, batch_size: int, loader: int) -> None:
+        """Notes the losses of a batch, without waiting for the device."""
+        for prefix in self.criteria:
+            row = self._read(prefix, outputs)
+            if row is not None:
+                means = self._means.setdefault((prefix, loader), self._nothing(prefix))
+                means.update(row.unsqueeze(0), torch.tensor([batch_size]))
+
+    def close(self, trainer: Trainer) -> None:
+        """Publishes the means that the module has not logged itself, under the names that Lightning gives them."""
+        means: dict[str, float] = {}
+        several = any(loader for _, loader in self._means)
+        for (prefix, loader), each in self._means.items():
+            suffix = f"/dataloader_idx_{loader}" if several else ""
+            names = [f"{self.stage}/loss/{prefix}{term}{suffix}" for term in self.criteria[prefix].terms]
+            means |= finite_means(names, each)
+        logged = set(trainer.callback_metrics)
+        publish(trainer, {name: mean for name, mean in means.items() if name not in logged})
+
+    def _read(self, prefix: str, outputs: Any) -> Tensor | None:
+        """Returns the losses ``[terms]``, nan for an absent term; None if the step tells none."""
+        terms = self.criteria[prefix].terms
+        if len(self.criteria) == 1 and isinstance(outputs, Mapping) and "losses" in outputs:
+            check_names("losses", outputs["losses"], terms)
+            absent = torch.full((), math.nan, device=self.device)
+            losses = [outputs["losses"][term] for term in terms]
+            return torch.stack([absent if loss is None else loss.detach() for loss in losses])
+        step = self._calls[prefix].take()
+        return None if step is None else tabulate([step])[0, 0]
+
+    def _nothing(self, prefix: str) -> RunningMeans:
+        return RunningMeans(len(self.criteria[prefix].terms)).to(self.device)

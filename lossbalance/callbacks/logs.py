@@ -1,0 +1,43 @@
+"""Where the means go: to the loggers of a trainer, to its other callbacks, and into pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+
+from lossbalance._utils.extras import explain_missing
+
+
+def publish(trainer: Trainer, means: Mapping[str, float]) -> None:
+    """Sends the means of an epoch to loggers and to other callbacks."""
+    values = {name: torch.tensor(mean) for name, mean in means.items()}
+    trainer.callback_metrics.update(values)
+    trainer.logged_metrics.update(values)
+    log(trainer, means)
+
+
+def log(trainer: Trainer, means: Mapping[str, float]) -> None:
+    """Sends means to the loggers."""
+    step = max(trainer.global_step - 1, 0)  # as Lightning counts
+    for logger in trainer.loggers if means else []:
+        logger.log_metrics({"epoch": trainer.current_epoch, **means}, step=step)
+        logger.save()
+
+
+def draw(
+    trainer: Trainer, folder: Path, by_epoch: Sequence[Mapping[str, float]], by_step: Sequence[Mapping[str, float]]
+) -> None:
+    """Draws ``losses.png`` into the folder and sends it to the loggers; a training of one epoch is drawn by steps."""
+    try:
+        from lossbalance.callbacks.plots import draw_history, send_picture  # need matplotlib
+    except ImportError as error:
+        rank_zero_warn(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
+        return
+    short = len(by_epoch) == 1 and by_step
+    figure = draw_history(by_step, "step") if short else draw_history(by_epoch, "epoch")
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "losses.png")
+    for logger in trainer.loggers:
+        send_picture(logger, folder / "losses.png", figure, trainer.global_step)
