@@ -44,7 +44,7 @@ def test_of_each_loader_what_the_module_logs_itself_is_not_logged_again(tmp_path
             self.log("val/loss/aux", 100.0 + dataloader_idx)
 
     trainer = make_trainer([LossMonitor()], tmp_path, max_epochs=2)
-    trainer.fit(Logs(scheme("equal")), batches(4, 2), [batches(4, 2), batches(4, 2)])
+    trainer.fit(Logs(scheme("gradbalance")), batches(4, 2), [batches(4, 2), batches(4, 2)])
 
     assert trainer.callback_metrics["val/loss/aux/dataloader_idx_1"] == 101.0
     assert trainer.callback_metrics["val/loss/main/dataloader_idx_1"] > 0
