@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -26,11 +27,12 @@ def choices(group: str) -> list[str]:
 def application(tmp_path):
     """Composes the configuration of an application that knows no task of ours, with everything resolved."""
 
-    def application(text: str, *words: str) -> DictConfig:
+    def application(text: str, *words: str, hydra: bool = False) -> DictConfig:
         (tmp_path / "config.yaml").write_text(text + HYDRA)
         with initialize_config_dir(str(tmp_path), version_base="1.3"):
-            config = compose("config", list(words))
-        OmegaConf.resolve(config)
+            config = compose("config", list(words), return_hydra_config=hydra)
+        if not hydra:
+            OmegaConf.resolve(config)
         return config
 
     return application
@@ -81,6 +83,14 @@ def test_the_callback_that_balances_takes_the_criterion_beside_it(application):
     assert balancer.criterion.terms == ("aux", "main")
     assert balancer.probes == {"aux": "net.aux"}
     assert list(callbacks) == ["balance_losses", "loss_monitor"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Hydra's own, of a file with the name of what a plugin brings
+@pytest.mark.parametrize("launcher", choices("hydra/launcher"))
+def test_the_launchers_are_whole_in_another_application(application, launcher):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    config = application("defaults: [_self_, override hydra/launcher: " + launcher + "]\n", hydra=True)
+    assert Plugins.instance()._instantiate(config.hydra.launcher).params["timeout_min"] == 60
 
 
 def test_a_group_reads_terms_and_alpha_from_beside_it(application):

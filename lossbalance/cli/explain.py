@@ -1,6 +1,7 @@
 """What is wrong with what was typed, in one message."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 from lossbalance._utils.checks import did_you_mean
 from lossbalance._utils.extras import explain_missing, install_command
 
-_LAUNCHERS = {
-    "joblib": "hydra_joblib_launcher",
-    "submitit_local": "hydra_submitit_launcher",
-    "submitit_slurm": "hydra_submitit_launcher",
-}
 EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set in the environment where errors are to be told in one message
 
 
@@ -48,6 +44,9 @@ def explain(error: BaseException) -> str:
     """Returns what is wrong, in words for whoever typed the command."""
     if isinstance(error.__cause__, OSError):
         return explain(error.__cause__)
+    plugin = re.search(r"^Unknown plugin class : 'hydra_plugins\.(\w+)", str(error))
+    if plugin and (command := install_command(plugin[1])):
+        return f"`hydra/launcher` needs a package that is not installed: {command}"
     return str(error) or type(error).__name__
 
 
@@ -68,8 +67,8 @@ def _(error: OverrideParseException) -> str:
 @explain.register
 def _(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    if group == "hydra/launcher" and (plugin := _LAUNCHERS.get(choice.removesuffix("_schema"))):
-        return f"`{group}` needs the package `{plugin}`, which is not installed: {install_command(plugin)}"
+    if group == "hydra/launcher" and (command := install_command(f"hydra_{choice}_launcher")):
+        return f"`{group}={choice}` needs a package that is not installed: {command}"
     if not error.options:
         return str(error)
     options = list(error.options)

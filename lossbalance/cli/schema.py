@@ -51,4 +51,4 @@ def register() -> None:
     launchers = store.repo["hydra"]["launcher"]
     for name in ("submitit_local", "submitit_slurm"):
         if f"{name}.yaml" in launchers:  # a file of ours has that name
-            store.store(name=f"{name}_schema", node=launchers.pop(f"{name}.yaml").node, group="hydra/launcher")
+            store.store(name=name, node=launchers.pop(f"{name}.yaml").node, group="launcher_types")

@@ -5,6 +5,7 @@ import sys
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 
 from lossbalance import __version__
@@ -57,16 +58,22 @@ def test_the_help_of_a_mistyped_choice_is_one_message():
         main(["train", "loss=gradnrm", "--help"])
 
 
-@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "slurm")])
-def test_a_launcher_that_is_not_installed_is_named_with_its_extra(launcher, extra, monkeypatch):
+def test_a_launcher_that_is_not_installed_is_named_with_its_extra(monkeypatch):
     register()
     monkeypatch.setitem(ConfigStore.instance().repo["hydra"], "launcher", {})
-    with (
-        initialize_config_module("lossbalance.conf", version_base="1.3"),
-        pytest.raises(MissingConfigException) as missing,
-    ):
-        compose("train", [f"hydra/launcher={launcher}"])
-    assert explain(missing.value).endswith(f'is not installed: pip install "lossbalance[{extra}]"')
+    with initialize_config_module("lossbalance.conf", version_base="1.3"):
+        with pytest.raises(MissingConfigException) as missing:
+            compose("train", ["hydra/launcher=joblib"])
+        config = compose("train", ["hydra/launcher=submitit_slurm"], return_hydra_config=True)
+    assert explain(missing.value).endswith('pip install "lossbalance[joblib]"')
+
+    plugins = Plugins.instance()
+    monkeypatch.setattr(plugins, "class_name_to_class", {})
+    with pytest.raises(RuntimeError) as unknown:
+        plugins._instantiate(config.hydra.launcher)
+    assert explain(unknown.value) == (
+        '`hydra/launcher` needs a package that is not installed: pip install "lossbalance[slurm]"'
+    )
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torchjd", "torchjd"), ("matplotlib", "train"), ("optuna", "search")])
