@@ -6,15 +6,15 @@ from contextlib import ExitStack
 from functools import partial, wraps
 from typing import Any
 
-import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_number, check_word, did_you_mean
-from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance._utils.distributed import world_size
 from lossbalance.callbacks.lightning_callback import LightningCallback
+from lossbalance.callbacks.scheme_optimizer import SchemeOptimizer
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.weighted_loss import WeightedLoss
 
@@ -77,7 +77,7 @@ class BalanceLosses(LightningCallback):
         self._ready = False
         self._shared: list[Tensor] = []
         self._attachments: list[Attachment] = []
-        self._learner: _Learner | None = None
+        self._learner: SchemeOptimizer | None = None
         self._resumed: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -102,9 +102,9 @@ class BalanceLosses(LightningCallback):
             self.criterion.to(pl_module.device)
         self.criterion.train()
         groups = self.criterion.parameter_groups(self.lr)
-        self._learner = _Learner(groups) if groups else None
-        if self._learner is not None and self._resumed is not None:
-            self._learner.optimizer.load_state_dict(self._resumed["optimizer"])
+        self._learner = SchemeOptimizer(groups, self.criterion.terms) if groups else None
+        if self._learner is not None and self._resumed is not None and self._resumed["optimizer"] is not None:
+            self._learner.load_state_dict(self._resumed["optimizer"], self._resumed["terms"])
         self._resumed = None
 
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -144,20 +144,15 @@ class BalanceLosses(LightningCallback):
         """The state of the criterion, and of the optimizer of its parameters."""
         if self._resumed is not None:
             return self._resumed
-        optimizer = None if self._learner is None else self._learner.optimizer.state_dict()
+        optimizer = None if self._learner is None else self._learner.optimizer.state_dict()  # None before a training
         return {"terms": list(self.criterion.terms), "criterion": self.criterion.state_dict(), "optimizer": optimizer}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: If it belongs to other terms, or to the same in another order.
+            ValueError: If it belongs to other terms or another scheme.
         """
-        if state_dict["terms"] != list(self.criterion.terms):
-            raise ValueError(
-                f"`criterion` must have the terms of the checkpoint, {state_dict['terms']}, in their order, got "
-                f"{list(self.criterion.terms)}."
-            )
         self.criterion.load_state_dict(state_dict["criterion"])
         self._resumed = state_dict
 
@@ -199,41 +194,6 @@ class BalanceLosses(LightningCallback):
         if self._learner is not None:
             self._learner.note(total)
         return {**apply_to_collection(dict(outputs), Tensor, Tensor.detach), "loss": total}
-
-
-class _Learner:
-    """Trains the parameters of a scheme, the same on every rank, and skips a step that is not finite."""
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        # A scheme that starts at its optimum has a first gradient of mere rounding: a smaller eps makes a whole step of
-        # it, another one for each number of ranks. Only the fused optimizer can skip a step on the device.
-        self.optimizer = torch.optim.Adam(groups, lr=0.01, eps=1e-4, fused=True)
-        self.optimizer.zero_grad()
-        self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
-        self._broken = torch.zeros(1, device=self._parameters[0].device)  # totals since the step that are not finite
-        self._stepped_at = -1
-
-    def note(self, total: Tensor) -> None:
-        self._broken = self._broken + ~total.detach().isfinite()
-
-    def step(self, global_step: int, scaler: Any) -> None:
-        grads = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if global_step == self._stepped_at or not grads:  # LBFGS comes here several times in one step
-            return
-        self._stepped_at = global_step
-        sums = sum_over_ranks(torch.cat([grad.flatten() for grad in grads] + [self._broken]))
-        *means, _ = (sums / self._factor(scaler)).split([grad.numel() for grad in grads] + [1])
-        for grad, mean in zip(grads, means, strict=True):
-            grad.copy_(mean.view_as(grad))
-        skip = (sums[-1] > 0) | ~sums.isfinite().all()
-        self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # as GradScaler tells it
-        self.optimizer.step()
-        self._broken = torch.zeros_like(self._broken)
-
-    def _factor(self, scaler: Any) -> Tensor:
-        """Returns what the sums of the gradients over ranks are to be divided by."""
-        ranks = torch.full_like(self._broken, world_size())
-        return ranks if scaler is None else scaler.scale(ranks)
 
 
 def _wrap_training_step(

@@ -112,7 +112,7 @@ class Scalarizer(Weighting):
     def get_extra_state(self) -> dict[str, Any]:
         """What the module keeps outside its buffers, where it has changed."""
         now = _attributes(self.module)
-        changed = {name: value for name, value in now.items() if value is not self._initial.get(name)}
+        changed = {name: value for name, value in now.items() if not _is_same(value, self._initial.get(name))}
         return {"attributes": changed, "steps": self._steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -157,6 +157,10 @@ def _attributes(module: object) -> dict[str, Any]:
 def _set_attributes(module: object, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         setattr(module, name, value)
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    return value is other or (isinstance(value, int | float) and value == other)  # a pickled number is another object
 
 
 def _is_plain(value: Any) -> bool:

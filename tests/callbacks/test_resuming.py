@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from lossbalance import WeightedLoss
 from lossbalance.callbacks import BalanceLosses
-from lossbalance.weighting import Equal
+from lossbalance.weighting import Equal, Uncertainty
 from tests.callbacks.modules import SCHEMES, Drawn, assert_equal, assert_same_state, balance, batches, make_trainer
 
 pytestmark = [
@@ -39,9 +39,28 @@ def test_a_plain_checkpoint_loads_with_the_callback_and_one_of_it_loads_without(
 
 
 def test_a_checkpoint_of_other_terms_is_refused():
-    state = balance().state_dict()
-    with pytest.raises(ValueError, match=r"`criterion` must have the terms of the checkpoint, \['aux', 'main'\]"):
-        BalanceLosses(WeightedLoss(Equal(["main", "aux"]))).load_state_dict(state)
+    state = balance("equal").state_dict()
+    with pytest.raises(
+        ValueError, match=r"one of the criterion's terms, \['aux', 'man'\], got one of \['aux', 'main'\]"
+    ):
+        BalanceLosses(WeightedLoss(Equal(["aux", "man"]))).load_state_dict(state)
+
+
+def test_the_same_terms_in_another_order_go_on_under_their_own_names(tmp_path):
+    def make(terms):
+        return BalanceLosses(WeightedLoss(Uncertainty(terms)), lr=0.1)
+
+    make_trainer([make(["aux", "main"]), checkpoints(tmp_path)], tmp_path, max_steps=2, enable_checkpointing=True).fit(
+        Drawn(), batches(8, 1)
+    )
+    runs = []
+    for terms in (["aux", "main"], ["main", "aux"]):
+        module, balancer = Drawn(), make(terms)
+        trainer = make_trainer([balancer], tmp_path, max_steps=4)
+        trainer.fit(module, batches(8, 1), ckpt_path=tmp_path / "step=2.ckpt")
+        runs.append((module, balancer.criterion.weights))
+    assert runs[0][1]["aux"] == pytest.approx(runs[1][1]["aux"].item(), rel=1e-6)
+    torch.testing.assert_close(runs[0][0].trunk.weight, runs[1][0].trunk.weight)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
