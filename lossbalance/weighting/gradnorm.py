@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from lossbalance._utils.checks import check_names, check_not_negative, check_positive, check_word
 from lossbalance.weighting.averages import TINY, average_first, start_first
@@ -83,15 +84,15 @@ class GradNorm(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
-        super().observe(observation)
         latest = torch.where(observation.seen, observation.losses, self.first_loss)
+        self.note(latest)
         average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
         norms = observation.norms * (latest >= 0)
         slope, mean = self.slope(latest, norms)
-        step = (slope * self.weight * (-self.lr / mean)).nan_to_num(0.0).clamp(-1, 1)
+        step = (slope * self.weight / mean * -self.lr).nan_to_num(0.0).clamp(-1, 1)
         start = (mean.nan_to_num(1.0) / norms).nan_to_num(posinf=0.0) if self.initial == "balanced" else norms.sign()
         weight = torch.where(self.weight > 0, self.weight * step.exp(), start)
-        self.weight.copy_(weight * len(self.terms) / weight.sum().clamp(min=TINY))
+        torch.div(weight, weight.mean().clamp(min=TINY), out=self.weight)
 
     def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the derivative of the sum of ``|G - target|`` by each weight, and the mean of G.
@@ -113,7 +114,7 @@ class GradNorm(PositiveWeighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by where its weight has come to; by 1 as long as it is unknown."""
-        return weighted_sum(losses, self.weight + (self.weight == 0), present)
+        return weighted_sum(losses, threshold(self.weight, 0.0, 1.0), present)
 
     def refused(self) -> Tensor:
         """A loss of zero is allowed: it has come down as far as it can."""

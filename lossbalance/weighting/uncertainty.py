@@ -133,7 +133,7 @@ class Uncertainty(PositiveWeighting):
         starts = average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
         s = torch.where(starts, self._optimum(self.first_loss), self.log_variance)
         torch.clamp(s, -_BOUND, _BOUND, out=self.log_variance)
-        super().observe(observation)
+        self.note(latest)
 
     def refused(self) -> Tensor:
         """A loss of zero is refused only where all before it were zero, too: it has no logarithm."""

@@ -16,11 +16,11 @@ BOUNDS = {
     "equal": (3, 3),  # goal: 3, 15
     "fixed": (2, 2),  # goal: 3, 15
     "alpha": (3, 3),  # goal: 3, 15
-    "uncertainty": (28, 28),  # goal: 22, 34
+    "uncertainty": (27, 27),  # goal: 22, 34
     "uncertainty_softmax": (14, 14),  # goal: 12, 24
     "gradbalance": (19, 19),  # goal: 25, 37
     "lr_annealing": (23, 23),  # goal: 25, 37
-    "gradnorm": (58, 58),  # goal: 40, 52
+    "gradnorm": (53, 53),  # goal: 40, 52
     "ntk": (26, 26),  # goal: 25, 37
     "constrained": (20, 20),  # goal: 12, 24
     "cov": (39, 39),  # goal: 12, 24
