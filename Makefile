@@ -15,13 +15,13 @@ test: .venv/installed  ## linter, formatter, type checker, tests
 test-lowest: .venv-lowest/installed  ## the tests, with the lowest versions that pyproject.toml admits
 	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n auto
 
-.venv-lowest/installed: pyproject.toml
+.venv-lowest/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
 	touch $@
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

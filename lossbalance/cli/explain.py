@@ -79,8 +79,10 @@ def _(error: MissingConfigException) -> str:
 def _(error: OmegaConfBaseException) -> str:
     if isinstance(error.parent_node, DictConfig) and error.key not in error.parent_node:
         known = [str(key) for key in error.parent_node if key != "hydra"]
+        group = str(error.full_key).rpartition(".")[0]
+        if group.startswith("trainer."):
+            return f"`{group}` is one value: to make it an object, write '{group}={{_target_: ..., key: value}}'."
         if set(known) <= {"as_term"}:  # no choice of the group was made
-            group = str(error.full_key).rpartition(".")[0]
             return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
         return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
     return f"`{error.full_key}`: {str(error).splitlines()[0]}."

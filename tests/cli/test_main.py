@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.errors import MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from lossbalance import __version__
 from lossbalance._utils.extras import named_extras
@@ -74,6 +74,16 @@ def test_a_launcher_that_is_not_installed_is_named_with_its_extra(monkeypatch):
     assert explain(unknown.value) == (
         '`hydra/launcher` needs a package that is not installed: pip install "lossbalance[slurm]"'
     )
+
+
+def test_a_setting_of_one_value_says_how_it_is_made_an_object():
+    register()
+    with (
+        initialize_config_module("lossbalance.conf", version_base="1.3"),
+        pytest.raises(ConfigCompositionException) as refused,
+    ):
+        compose("train", ["trainer.strategy._target_=my.Strategy"])
+    assert explain(refused.value).endswith("write 'trainer.strategy={_target_: ..., key: value}'.")
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torchjd", "torchjd"), ("matplotlib", "train"), ("optuna", "search")])
