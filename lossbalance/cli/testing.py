@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from lossbalance._utils.checks import check_word
 from lossbalance.cli.build import Built
@@ -39,7 +41,8 @@ def test_network(choice: str | None, trainer: Any, built: Built, record: dict[st
     try:
         check_has_test(built)
     except ValueError as error:
-        log.warning(str(error))
+        if HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
+            log.warning(str(error))
         return
     checkpoints, path = _find_checkpoints(trainer.callbacks), None
     record["tested"] = "the last epoch"

@@ -78,14 +78,21 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         write_text(Path(config.output_dir) / "config.yaml", training.settings)
     log_settings(trainer, record["config"])
+    if (description := getattr(training.built.data, "description", None)) and _is_single(trainer):
+        log.info(description)
     try:
         _fit_and_test(config, training, record)
     finally:
         close_loggers(trainer)
-    if trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
+    if _is_single(trainer):
         show(record)
         folder = Path(config.output_dir)
         print(f"Written to {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}")
+
+
+def _is_single(trainer: pl.Trainer) -> bool:
+    """Whether this process speaks for the only run; each of several is a line."""
+    return trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN
 
 
 def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The rows of a table, split and turned into numbers."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,8 +16,6 @@ from lossbalance.tasks.table.features import encode
 from lossbalance.tasks.table.heads import make_heads
 from lossbalance.tasks.table.read import read_table
 from lossbalance.tasks.table.targets import Target, find_targets
-
-log = logging.getLogger(__name__)
 
 FEWEST_ROWS = 20
 
@@ -65,6 +62,9 @@ class TableData(pl.LightningDataModule):
         folds: Into how many parts the rows not for the test are split.
         fold: Which of them is for validation, counted from 0.
 
+    Attributes:
+        description: How many rows and features there are, and the kinds of the targets.
+
     Raises:
         TypeError: If a number is not whole, or ``targets`` not a list.
         ValueError: If the file cannot be read, a column is not there, a target among the features or always the same,
@@ -101,7 +101,7 @@ class TableData(pl.LightningDataModule):
         self.sets = {part: RowSet(encoded[rows], labels[rows]) for part, rows in self.parts.items()}
         sizes = ", ".join(f"{len(rows)} {part}" for part, rows in self.parts.items())
         kinds_found = ", ".join(f"{target.name} ({target.kind})" for target in found)
-        log.info("%s rows; %d columns make %d features; targets: %s.", sizes, len(columns), self.inputs, kinds_found)
+        self.description = f"{sizes} rows; {len(columns)} columns make {self.inputs} features; targets: {kinds_found}."
         warn_of_leaks(table[columns], found)
 
     def train_dataloader(self) -> DataLoader[Any]:
