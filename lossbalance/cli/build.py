@@ -11,6 +11,7 @@ from lossbalance._utils.checks import check_number
 from lossbalance.callbacks import BalanceLosses
 from lossbalance.cli.data import as_datamodule, build_data
 from lossbalance.cli.libraries import library_of
+from lossbalance.cli.penalty_terms import add_penalty_terms
 from lossbalance.cli.targets import find_target, make
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
@@ -37,6 +38,11 @@ def build(config: DictConfig) -> Built:
     target = find_target("task.module", config.task.module, "a LightningModule")
     penalties = build_penalties(config)
     as_terms = penalties if config.penalty and config.penalty.as_term else {}
+    if as_terms and config.conflict:
+        raise ValueError(
+            "`penalty.as_term` must be false where `conflict` combines gradients, got true: a penalty has none where "
+            "the terms part."
+        )
     config.task.terms = [*config.task.terms, *as_terms]
     criterion = build_criterion(config, {} if as_terms else penalties)
     module, callbacks = _build_module(config, target, data, criterion, as_terms)
@@ -48,17 +54,23 @@ def _build_module(
 ) -> tuple[pl.LightningModule, list[pl.Callback]]:
     """Returns the module, and what it needs beside the callbacks of the configuration."""
     if not (isinstance(target, type) and issubclass(target, TaskModule)):
-        return make(config.task.module), [_build_balancer(config, criterion)]
+        module = make(config.task.module)
+        library_of(module)
+        settings = _places(config)
+        if as_terms:  # no probe meets their gradients
+            add_penalty_terms(module, as_terms)
+            settings.setdefault("shared", [name for name, _ in module.named_parameters()])
+        return module, [BalanceLosses(criterion, **settings)]
     check_number("optimizer.lr", config.optimizer.get("lr", 0.0), "a number, 0 or more", lambda number: number >= 0)
     constructor = instantiate(config.task.module, _partial_=True)
     given = {"criterion": criterion, "optimizer": instantiate(config.optimizer), "penalties": as_terms}
     return constructor(**given, **target.arguments_from(data)), []
 
 
-def _build_balancer(config: DictConfig, criterion: WeightedLoss) -> BalanceLosses:
+def _places(config: DictConfig) -> dict[str, Any]:
+    """Returns where the gradients of a module's terms are met, as its task says."""
     settings: Any = OmegaConf.to_container(config.task, resolve=True)
-    given = {key: settings[key] for key in ("probes", "branch", "shared") if settings.get(key)}
-    return BalanceLosses(criterion, **given)
+    return {key: settings[key] for key in ("probes", "branch", "shared") if settings.get(key)}
 
 
 def build_penalties(config: DictConfig) -> dict[str, Penalty]:

@@ -103,6 +103,16 @@ class TaskModule(pl.LightningModule, ABC):
         """Adds the gradients of the penalties that are to be clipped together with the losses."""
         self.attachment.before_clipping()
 
+    def mark_heads(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+        """Lets every run show the terms' shares of the gradient where they part, and how far the gradients conflict.
+
+        A penalty that is a term has no gradient there, with which others could be combined.
+        """
+        if self.penalties:
+            self.criterion.probe_inputs(heads)
+        else:
+            self.criterion.branch_output(trunk, heads)
+
     def _evaluate(self, batch: Any) -> None:
         outputs = self.predict(batch)
         losses, sizes = self.losses(outputs, batch), self.sizes(batch)

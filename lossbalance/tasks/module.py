@@ -41,8 +41,7 @@ class MultiLossModule(TaskModule):
         super().__init__(network, criterion, optimizer, penalties)
         self.heads = dict(heads)
         self.metrics = nn.ModuleDict({term: head.metric for term, head in heads.items()})
-        # so that every run shows the shares of the gradient, and where gradients conflict
-        criterion.branch_output(network.trunk, dict(network.branches))
+        self.mark_heads(network.trunk, dict(network.branches))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Returns what each head says of the pictures."""

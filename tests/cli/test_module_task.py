@@ -56,6 +56,24 @@ def test_a_module_that_goes_on_ends_as_one_that_never_stopped(tmp_path, loss):
     assert resumed["weights"] == straight["weights"]
 
 
+@pytest.mark.parametrize("loss", ["gradbalance", "alpha"])
+def test_a_penalty_can_be_a_term_of_a_module(tmp_path, loss):
+    asked = [*words(f"{MINE}.Tested", f"{MINE}.loaders"), PROBES, f"loss={loss}"]
+    summary = run_here(tmp_path, *asked, "penalty=l2", "penalty.strength=1", "penalty.as_term=true")
+    assert summary["terms"] == ["aux", "main", "l2"]
+    assert summary["weights"]["l2"] > 0
+    assert summary["metrics"]["test/loss/l2"] > 0
+    if loss == "gradbalance":
+        assert summary["gradient_shares"]["l2"] == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_gradients_are_combined_at_the_branch_of_a_module(tmp_path):
+    branch = ["task.branch=net.trunk", PROBES]
+    plain = run_here(tmp_path / "plain", *words(), *branch, "loss=uncertainty")
+    settled = run_here(tmp_path / "settled", *words(), *branch, "loss=uncertainty", "conflict=mgda")
+    assert settled["metrics"] != plain["metrics"]
+
+
 def test_loaders_are_data_too_and_the_third_one_is_tested(tmp_path):
     summary = run_here(tmp_path, *words(f"{MINE}.Tested", f"{MINE}.loaders"), "loss=gradbalance", PROBES)
     assert summary["metrics"]["test/loss/aux"] == summary["metrics"]["val/loss/aux"]

@@ -29,6 +29,14 @@ def test_a_table_is_trained_and_summed_up(tmp_path):
     assert summary["weights"]["price"] < 1e-6 * summary["weights"]["sold"]
 
 
+@pytest.mark.parametrize("words", [["conflict=pcgrad"], ["penalty=l2", "penalty.as_term=true"]])
+def test_conflicts_and_penalties_are_those_of_other_tasks(tmp_path, words):
+    plain = run_here(tmp_path / "plain", *WORDS, f"task.path={write(tmp_path)}", "task.max_epochs=1")
+    other = run_here(tmp_path / "other", *WORDS, f"task.path={write(tmp_path)}", "task.max_epochs=1", *words)
+    assert other["status"] == "completed"
+    assert other["metrics"] != plain["metrics"]
+
+
 def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
     asked = [*WORDS, f"task.path={write(tmp_path)}"]
     straight = run_here(tmp_path / "straight", *asked)

@@ -45,7 +45,7 @@ class TableModule(TaskModule):
         super().__init__(network, criterion, optimizer, penalties)
         self.heads = dict(heads)
         self.metrics = nn.ModuleList(head.metric for head in heads.values())  # names of columns may have dots
-        criterion.probe_inputs(dict(zip(heads, network.heads, strict=True)))
+        self.mark_heads(network.trunk, dict(zip(heads, network.heads, strict=True)))
 
     @classmethod
     def arguments_from(cls, data: TableData) -> dict[str, Any]:

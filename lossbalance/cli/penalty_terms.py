@@ -1,0 +1,31 @@
+"""Penalties that are terms beside those of a module that knows nothing of them."""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lossbalance.cli.libraries import defines
+from lossbalance.penalties import Penalty
+
+_STEPS = ("training_step", "validation_step", "test_step")
+
+
+def add_penalty_terms(module: pl.LightningModule, penalties: Mapping[str, Penalty]) -> None:
+    """Lets the steps of a module that return ``losses`` return the penalties on its parameters among them."""
+    for name in _STEPS:
+        if defines(module, name):
+            setattr(module, name, _add(getattr(module, name), module, penalties))
+
+
+def _add(step: Callable[..., Any], module: pl.LightningModule, penalties: Mapping[str, Penalty]) -> Callable[..., Any]:
+    @wraps(step)
+    def with_penalties(*args: Any, **kwargs: Any) -> Any:
+        outputs = step(*args, **kwargs)
+        if not isinstance(outputs, Mapping) or not isinstance(outputs.get("losses"), Mapping):
+            return outputs
+        values = {name: penalty(module) for name, penalty in penalties.items()}
+        return {**outputs, "losses": {**outputs["losses"], **values}}
+
+    return with_penalties
