@@ -40,10 +40,21 @@ def benchmark_steps(
     Returns:
         The time of a step relative to the plain sum's, median over rounds, by method and K.
     """
+    return compare(_steps, counts, rounds, device, console)
+
+
+def compare(
+    make_steps: Callable[[int, torch.device], dict[str, Step]],
+    counts: Sequence[int],
+    rounds: int,
+    device: str,
+    console: Console | None,
+) -> dict[str, dict[int, float]]:
+    """Times what ``make_steps`` makes for each number of terms, shows the ratios to the plain sum, and returns them."""
     ratios: dict[str, dict[int, float]] = {}
     baseline: dict[int, float] = {}
     for count in counts:
-        steps = _steps(count, torch.device(device))
+        steps = make_steps(count, torch.device(device))
         seconds = time_in_turn(steps, rounds, torch.device(device), f"{count} terms")
         baseline[count] = median(seconds["plain sum"])
         for name, times in seconds.items():
@@ -52,7 +63,7 @@ def benchmark_steps(
     return ratios
 
 
-class _Network(nn.Module):
+class Network(nn.Module):
     """A trunk of six layers, and a head per term on its output."""
 
     def __init__(self, count: int) -> None:
@@ -63,16 +74,21 @@ class _Network(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(_WIDTH, _CLASSES) for _ in range(count))
 
     def losses(self, h: Tensor, target: Tensor, probe: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        """Returns the loss of each head, of what ``probe`` makes of the activation for it."""
         return [cross_entropy(head(probe(i, h)), target) for i, head in enumerate(self.heads)]
 
 
-def _steps(count: int, device: torch.device) -> dict[str, Step]:
+def make_network(count: int, device: torch.device) -> tuple[Network, Tensor, Tensor]:
+    """Returns the network with a head for each of K terms, inputs and targets."""
     torch.manual_seed(0)
-    network = _Network(count).to(device)
     x = torch.randn(_BATCH, _WIDTH, device=device)
-    target = torch.randint(_CLASSES, (_BATCH,), device=device)
+    return Network(count).to(device), x, torch.randint(_CLASSES, (_BATCH,), device=device)
+
+
+def _steps(count: int, device: torch.device) -> dict[str, Step]:
+    network, x, target = make_network(count, device)
     terms = [f"term_{i}" for i in range(count)]
-    steps = {"plain sum": _plain_sum(copy.deepcopy(network), x, target)}
+    steps = {"plain sum": plain_sum(copy.deepcopy(network), x, target)}
     for name, scheme in _SCHEMES.items():
         steps[name] = _weighted(copy.deepcopy(network), x, target, WeightedLoss(scheme(terms)).to(device))
     for package, peer in _PEERS.items():
@@ -81,18 +97,19 @@ def _steps(count: int, device: torch.device) -> dict[str, Step]:
     return steps
 
 
-def _plain_sum(network: _Network, x: Tensor, target: Tensor) -> Step:
+def plain_sum(network: Network, x: Tensor, target: Tensor) -> Step:
+    """Returns a step on the plain sum of the losses."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.stack(network.losses(network.trunk(x), target, _no_probe)).sum().backward()
+        torch.stack(network.losses(network.trunk(x), target, no_probe)).sum().backward()
         optimizer.step()
 
     return step
 
 
-def _weighted(network: _Network, x: Tensor, target: Tensor, criterion: WeightedLoss) -> Step:
+def _weighted(network: Network, x: Tensor, target: Tensor, criterion: WeightedLoss) -> Step:
     optimizer = torch.optim.SGD([*network.parameters(), *criterion.parameters()], lr=1e-3)
     terms, gradients = criterion.terms, criterion.weighting.uses_gradients
 
@@ -108,7 +125,7 @@ def _weighted(network: _Network, x: Tensor, target: Tensor, criterion: WeightedL
     return step
 
 
-def _torchjd(network: _Network, x: Tensor, target: Tensor) -> dict[str, Step]:
+def _torchjd(network: Network, x: Tensor, target: Tensor) -> dict[str, Step]:
     from torchjd.aggregation import IMTLG
     from torchjd.autojac import jac_to_grad, mtl_backward
 
@@ -118,14 +135,14 @@ def _torchjd(network: _Network, x: Tensor, target: Tensor) -> dict[str, Step]:
     def step() -> None:
         optimizer.zero_grad()
         h = network.trunk(x)
-        mtl_backward(network.losses(h, target, _no_probe), features=h)
+        mtl_backward(network.losses(h, target, no_probe), features=h)
         jac_to_grad(network.trunk.parameters(), aggregator)
         optimizer.step()
 
     return {"torchjd: IMTL-G": step}
 
 
-def _gradnorm_pytorch(network: _Network, x: Tensor, target: Tensor) -> dict[str, Step]:
+def _gradnorm_pytorch(network: Network, x: Tensor, target: Tensor) -> dict[str, Step]:
     from gradnorm_pytorch import GradNormLossWeighter
 
     network = copy.deepcopy(network)
@@ -136,19 +153,20 @@ def _gradnorm_pytorch(network: _Network, x: Tensor, target: Tensor) -> dict[str,
 
     def step() -> None:
         optimizer.zero_grad()
-        weighter.backward(network.losses(network.trunk(x), target, _no_probe))
+        weighter.backward(network.losses(network.trunk(x), target, no_probe))
         optimizer.step()
 
     return {"gradnorm-pytorch": step}
 
 
-_PEERS: dict[str, Callable[[_Network, Tensor, Tensor], dict[str, Step]]] = {
+_PEERS: dict[str, Callable[[Network, Tensor, Tensor], dict[str, Step]]] = {
     "torchjd": _torchjd,
     "gradnorm_pytorch": _gradnorm_pytorch,
 }
 
 
-def _no_probe(i: int, h: Tensor) -> Tensor:
+def no_probe(i: int, h: Tensor) -> Tensor:
+    """Returns the activation as it is."""
     return h
 
 

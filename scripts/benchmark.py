@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py                    # a training step under each scheme, and in other packages
 python scripts/benchmark.py steps --terms 2 8 64
+python scripts/benchmark.py conflicts          # a training step with a conflict settled at the branch
 python scripts/benchmark.py penalties          # a penalty in each mode
 python scripts/benchmark.py loop               # the training loop of scripts/train.py, beside plain PyTorch
 python scripts/benchmark.py uncertainty        # not what it costs but what it gains: where the log-variances start
@@ -18,10 +19,11 @@ def main() -> None:
     """Runs the benchmark that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(dest="kind")
-    steps = kinds.add_parser("steps", help="a training step under each scheme (the default)")
-    steps.add_argument("--terms", type=_count, nargs="+", default=[2, 8, 32], help="numbers of terms")
-    steps.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
-    steps.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
+    for kind, subject in (("steps", "under each scheme (the default)"), ("conflicts", "under each aggregator")):
+        steps = kinds.add_parser(kind, help=f"a training step {subject}")
+        steps.add_argument("--terms", type=_count, nargs="+", default=[2, 8, 32], help="numbers of terms")
+        steps.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
+        steps.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
     uncertainty = kinds.add_parser("uncertainty", help="log-variances that start at 0 and at the first losses")
     uncertainty.add_argument("--seeds", type=_count, default=5, help="trainings of each kind")
     uncertainty.add_argument("--steps", type=_count, default=500, help="steps of a training")
@@ -39,6 +41,11 @@ def main() -> None:
             from benchmarks.uncertainty import benchmark_uncertainty
 
             benchmark_uncertainty(range(arguments.seeds), arguments.steps, arguments.lr, arguments.bikes)
+            return
+        case "conflicts":
+            from benchmarks.conflicts import benchmark_conflicts
+
+            benchmark_conflicts(arguments.terms, arguments.rounds, arguments.device)
             return
         case "penalties":
             from benchmarks.penalties import benchmark_penalties
