@@ -29,6 +29,8 @@ class LossMonitor(LightningCallback):
     - ``loss/<term>``, the plain loss, and ``weight/<term>``, over the samples whose batch has the term;
     - ``contribution/<term>``, weight times loss, over all samples, so that contributions add up to the total;
     - ``gradient_share/<term>``, the term's part of the gradient at the probes, where there are any;
+    - ``cosine/<term>/<term>``, the cosine between the gradients of two terms, and ``conflict/<term>/<term>``, the part
+      of the samples whose step had a negative one, where there is a branch;
     - ``penalty/<name>``, the penalty's value, and ``gradient_share/<name>``, the part of its gradient over the weights
       that it counts, in the steps that are logged and the last; see :mod:`lossbalance.penalties.report`;
     - ``not_finite/<term>``, the part of the samples whose loss was not, if any;

@@ -9,19 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lossbalance._utils.palette import PALETTE
+from lossbalance._utils.palette import MUTED, PALETTE
 
 _PANELS = {
     "loss": ("Loss, unweighted", "loss"),
     "weight": ("Weight", "weight"),
     "contribution": ("Contribution", "weight × loss"),
     "gradient_share": ("Gradient at the probes", "share of the norms"),
+    "cosine": ("Gradients at the branch", "cosine"),
 }
+_LEGEND = 6  # pairs of terms that a panel names
 _DECADES = 30.0  # values further apart than this factor are drawn on a logarithmic scale
 
 
 def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") -> Figure:
-    """Draws losses, weights, contributions and, where measured, gradient shares over time, one panel each.
+    """Draws losses, weights, contributions and, where measured, gradient shares and cosines, one panel each.
 
     Args:
         history: One row for each point in time, with values such as ``loss/<term>``, as :class:`LossMonitor` logs them.
@@ -41,7 +43,8 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
     width = 3.6 * len(panels)
     figure = Figure(figsize=(width, 3.6), dpi=110)
     for quantity, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False).flat, strict=True):
-        _draw_panel(axes, history, time, quantity, terms)
+        pairs = [name.removeprefix("cosine/") for name in logged if name.startswith("cosine/")]
+        _draw_panel(axes, history, time, quantity, pairs if quantity == "cosine" else terms)
     # Margins in inches: a layout that is computed takes longer than the rest of the picture.
     figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.14, top=0.82, wspace=0.36)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper center", ncols=6, frameon=False)
@@ -60,13 +63,13 @@ def send_picture(logger: Any, path: Path, figure: Figure, step: int) -> None:
 
 
 def _draw_panel(
-    axes: Axes, history: Sequence[Mapping[str, float]], time: str, quantity: str, terms: Sequence[str]
+    axes: Axes, history: Sequence[Mapping[str, float]], time: str, quantity: str, names: Sequence[str]
 ) -> None:
     times = [row[time] for row in history]
-    courses = [[row.get(f"{quantity}/{term}", math.nan) for row in history] for term in terms]
-    for i, (term, course) in enumerate(zip(terms, courses, strict=True)):
+    courses = [[row.get(f"{quantity}/{name}", math.nan) for row in history] for name in names]
+    for i, (name, course) in enumerate(zip(names, courses, strict=True)):
         style = ("-", "--", ":")[i // len(PALETTE) % 3]
-        axes.plot(times, course, style, color=PALETTE[i % len(PALETTE)], label=term, marker=".")
+        axes.plot(times, course, style, color=PALETTE[i % len(PALETTE)], label=name, marker=".")
     title, unit = _PANELS[quantity]
     axes.set(title=title, ylabel=unit, xlabel=time)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -74,6 +77,11 @@ def _draw_panel(
     lowest, highest = min(known), max(known)
     if quantity == "gradient_share":
         axes.set_ylim(0, min(1.0, 1.1 * highest) if highest > 0 else 1.0)
+    elif quantity == "cosine":
+        axes.set_ylim(-1, 1)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        if len(names) <= _LEGEND:
+            axes.legend(frameon=False)
     elif 0 < lowest * _DECADES < highest:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)

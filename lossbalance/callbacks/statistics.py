@@ -1,7 +1,8 @@
 """What the terms of a criterion do, averaged over steps."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from lossbalance.breakdown import Step, tabulate
 from lossbalance.callbacks.running_means import RunningMeans
+from lossbalance.gradients.products import pair_cosines
 from lossbalance.penalties import Penalty
 from lossbalance.weighted_loss import WeightedLoss
 
 T = TypeVar("T")
 QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
+OF_PAIRS = ("cosine", "conflict")
 _AT_ONCE = 50  # steps that are counted together, for one by one they cost as much as small networks do
 
 
@@ -53,6 +56,8 @@ class TermStatistics:
         self.applied = [name for name, penalty in penalties.items() if penalty.mode != "loss"]
         self.names = [f"{quantity}/{prefix}{term}" for quantity in QUANTITIES for term in criterion.terms]
         self.names += [f"penalty/{prefix}{name}" for name in self.in_total]
+        pairs = [f"{prefix}{a}/{b}" for a, b in combinations(criterion.terms, 2)]
+        self.names += [f"{quantity}/{pair}" for quantity in OF_PAIRS for pair in pairs]
         self.means = {
             "epoch": RunningMeans(len(self.names)).to(device),
             "log": RunningMeans(len(self.names)).to(device),
@@ -122,8 +127,10 @@ class TermStatistics:
         losses, weights, contributions, shares = tabulate(steps).unbind(dim=1)
         weights = weights.where(losses.isfinite(), math.nan)  # what an absent term would weigh means nothing
         penalties = [torch.stack([step.penalties[name] for step in steps]).unsqueeze(1) for name in self.in_total]
-        cells = [losses, weights, contributions, shares, 0.0 + ~contributions.isfinite(), *penalties]
-        self.means["log"].update(torch.cat(cells, dim=1), torch.tensor(sizes))
+        cosines = _cosines(steps)
+        conflicts = torch.where(cosines.isnan(), cosines, (cosines < 0).to(cosines))
+        of_terms = [losses, weights, contributions, shares, 0.0 + ~contributions.isfinite()]
+        self.means["log"].update(torch.cat([*of_terms, *penalties, cosines, conflicts], dim=1), torch.tensor(sizes))
         self._uncounted.clear()
 
     def _read(self, span: str) -> dict[str, float]:
@@ -142,6 +149,13 @@ def finite_means(names: Iterable[str], means: RunningMeans) -> dict[str, float]:
 def merge(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
     """Returns what several criteria have, by name."""
     return {name: value for part in parts for name, value in part.items()}
+
+
+def _cosines(steps: Sequence[Step]) -> Tensor:
+    """Returns the cosine of each pair of terms in each step, ``[steps, pairs]``; nan where there is none."""
+    size, device = len(steps[0].losses), steps[0].losses.device
+    unknown = torch.full((size, size), torch.nan, device=device)
+    return pair_cosines(torch.stack([unknown if step.products is None else step.products for step in steps]))
 
 
 def _penalties(criterion: WeightedLoss) -> dict[str, Penalty]:

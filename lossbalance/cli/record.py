@@ -56,6 +56,7 @@ def begin(config: DictConfig) -> dict[str, Any]:
         "tested": None,
         "weights": {},
         "gradient_shares": {},
+        "conflicts": {},
         "last_epoch": {},
         "config": choices | _settings(config),
     }

@@ -14,6 +14,7 @@ _COLUMNS = {
     "value_share": "share of value",
     "gradient_share": "share of gradient",
 }
+_PAIRS = 10  # at most
 
 
 def show(record: dict[str, Any]) -> None:
@@ -30,6 +31,8 @@ def show(record: dict[str, Any]) -> None:
         for name, values in record["last_epoch"].items():
             table.add_row(name, *(_cell(column, values[column]) for column in _COLUMNS))
         console.print(table)
+    if record.get("conflicts"):
+        _show_conflicts(console, record["conflicts"])
     tested = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
     if tested:
         show_test(tested, record["tested"])
@@ -47,6 +50,14 @@ def show_test(metrics: Mapping[str, float], tested: str) -> None:
     table = Table("test", "value")
     for name, value in metrics.items():
         table.add_row(name.removeprefix("test/"), f"{value:.4g}")
+    console.print(table)
+
+
+def _show_conflicts(console: Console, conflicts: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the pairs of terms, those first whose gradients point against each other most."""
+    table = Table("gradients at the branch", "cosine", "steps in conflict")
+    for pair, found in sorted(conflicts.items(), key=lambda item: item[1]["cosine"])[:_PAIRS]:
+        table.add_row(pair, f"{found['cosine']:.2f}", f"{found['conflict']:.0%}")
     console.print(table)
 
 

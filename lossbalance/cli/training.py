@@ -65,8 +65,8 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
 
     Args:
         config: The configuration.
-        record: The summary of the run; gets ``terms``, ``metrics``, ``objective``, ``weights``, ``gradient_shares`` and
-            ``last_epoch``.
+        record: The summary of the run; gets ``terms``, ``metrics``, ``objective``, ``weights``,
+            ``gradient_shares``, ``conflicts`` and ``last_epoch``.
 
     Raises:
         KeyboardInterrupt: If training was interrupted.
@@ -161,8 +161,15 @@ def _note(trainer: pl.Trainer, callbacks: list[pl.Callback], record: dict[str, A
             weighed = callback.history[-1] if callback.history else {}
             metrics = {name: value for name, value in metrics.items() if name not in weighed}
             record["last_epoch"] = callback.last_epoch
+            record["conflicts"] = _conflicts(weighed)
             record["gradient_shares"] = {name: did["gradient_share"] for name, did in callback.last_epoch.items()}
     record["metrics"] = metrics
+
+
+def _conflicts(means: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Returns the mean cosine of each pair of terms, and the part of the steps in which it was negative."""
+    pairs = [name.removeprefix("cosine/") for name in means if name.startswith("cosine/")]
+    return {pair: {key: means[f"{key}/{pair}"] for key in ("cosine", "conflict")} for pair in pairs}
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -15,6 +15,7 @@ that is differentiated in its turn, and the norms ahead of the first step get th
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.gradients.inputs import check_parameters
 from lossbalance.gradients.probes import Measurement, Probes
-from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply
+from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply, pair_cosines
 from lossbalance.gradients.traced import sizes_of
 
 Aggregate = Callable[[Tensor], Tensor]
@@ -128,10 +129,7 @@ class Branches:
 
 def cosines(products: Tensor, terms: Sequence[str]) -> dict[tuple[str, str], Tensor]:
     """Returns the cosine between the gradients of each pair of terms; nan where one has none."""
-    norms = products.diagonal().sqrt()
-    matrix = products / norms / norms.unsqueeze(1)
-    pairs = ((i, j) for i in range(len(terms)) for j in range(i + 1, len(terms)))
-    return {(terms[i], terms[j]): matrix[i, j] for i, j in pairs}
+    return dict(zip(combinations(terms, 2), pair_cosines(products).unbind(), strict=True))
 
 
 def _runs_again() -> bool:

@@ -47,6 +47,16 @@ def combine(
     return [piece.view(shape).to(dtype) for piece, shape, dtype in zip(pieces, shapes, dtypes, strict=True)]
 
 
+def pair_cosines(products: Tensor) -> Tensor:
+    """Returns the cosine of each pair of gradients ``[..., pairs]`` from their inner products ``[..., terms, terms]``.
+
+    Pairs are in the order of ``itertools.combinations``; nan where one has no gradient.
+    """
+    norms = products.diagonal(dim1=-2, dim2=-1).sqrt()
+    first, second = torch.triu_indices(products.size(-1), products.size(-1), 1, device=products.device)
+    return products[..., first, second] / norms[..., first] / norms[..., second]
+
+
 def add_up(gradients: Gradients) -> list[Tensor | None]:
     """Returns the plain sum over terms; None where no term has a gradient."""
     return [_sum([gradient for gradient in each if gradient is not None]) for each in zip(*gradients, strict=True)]

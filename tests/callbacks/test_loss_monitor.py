@@ -1,8 +1,10 @@
 import math
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
@@ -10,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbalance import WeightedLoss
 from lossbalance.callbacks import BalanceLosses, LossMonitor
+from lossbalance.callbacks.plots import draw_history
 from lossbalance.penalties import L2
 from lossbalance.weighting import Equal, Fixed, GradBalance, Uncertainty
 from lossbalance.weighting.base import Weighting, weighted_sum
@@ -274,3 +277,29 @@ def test_weights_that_are_chosen_are_no_trouble(tmp_path):
 def test_a_module_without_a_criterion_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`LossMonitor` needs the module to own a WeightedLoss, and found none in"):
         make_trainer([LossMonitor()], tmp_path, max_epochs=1).fit(TwoHeads(), batches(4, 2))
+
+
+def test_cosines_and_conflicts_at_a_branch_are_averaged_over_steps_and_drawn(tmp_path):
+    class Recorder(pl.Callback):
+        cosines: ClassVar[list[float]] = []
+
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            self.cosines.append(balancer.criterion.last.cosines["aux", "main"].item())
+
+    balancer = BalanceLosses(WeightedLoss(Equal(TERMS)), probes=PROBES, branch="trunk")
+    monitor = LossMonitor()
+    make_trainer([balancer, monitor, Recorder()], tmp_path, max_epochs=2).fit(TwoHeads(), batches(16, 2))
+
+    last = torch.tensor(Recorder.cosines[8:])
+    assert monitor.history[-1]["cosine/aux/main"] == pytest.approx(last.mean().item())
+    assert monitor.history[-1]["conflict/aux/main"] == pytest.approx((last < 0).float().mean().item())
+    assert 0 < monitor.history[-1]["conflict/aux/main"] < 1
+    panel = draw_history(monitor.history).axes[-1]
+    assert panel.get_title() == "Gradients at the branch"
+    assert panel.lines[0].get_label() == "aux/main"
+
+
+def test_without_branch_no_cosine_is_logged(tmp_path):
+    monitor = LossMonitor(pictures=False)
+    make_trainer([balance(), monitor], tmp_path, max_epochs=1).fit(TwoHeads(), batches(16, 2))
+    assert not any(name.startswith(("cosine", "conflict")) for name in monitor.history[-1])

@@ -1,0 +1,11 @@
+from lossbalance.cli.table import show
+
+
+def test_the_pairs_that_conflict_most_come_first(capsys):
+    conflicts = {"a/b": {"cosine": 0.5, "conflict": 0.125}, "a/c": {"cosine": -0.25, "conflict": 0.75}}
+    show({"last_epoch": {}, "metrics": {}, "tested": None, "conflicts": conflicts})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert [[word for word in row if word.isascii()] for row in rows] == [
+        ["a/c", "-0.25", "75%"],
+        ["a/b", "0.50", "12%"],
+    ]
