@@ -48,9 +48,9 @@ class GeometricMean(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes up the losses of the step."""
-        losses = observation.losses
-        self.latest.copy_(torch.where(observation.seen & (losses > 0), losses, self.latest))
-        super().observe(observation)
+        latest = torch.where(observation.seen, observation.losses, self.latest)
+        self.latest.copy_(torch.where(latest > 0, latest, self.latest))
+        self.note(latest)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the derivative of the geometric mean."""

@@ -3,22 +3,26 @@
 import torch
 from torch import Tensor
 
-_FACTOR, _INCREMENT = 6364136223846793005, 1442695040888963407  # of a linear congruential generator modulo 2^64
+_FACTOR = 3202034522624059733  # of a multiplicative congruential generator modulo 2^64: L'Ecuyer (1999), table 4
 _UNIT = (1 - 2**-20) / 2**63  # so that -1 and 1 are never reached
 
 
 def start_random(seed: int, count: int) -> Tensor:
     """Returns the states ``[count]`` of as many generators: for a buffer."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-(2**62), 2**62, (count,), generator=generator)
+    return 2 * torch.randint(-(2**62), 2**62, (count,), generator=generator) + 1  # odd: the period is 2^62
 
 
-def draw(state: Tensor, moves: Tensor) -> Tensor:
-    """Returns numbers from -1 to 1, evenly distributed, in the shape of the state, and moves it in place.
+def draw(state: Tensor, moves: Tensor) -> None:
+    """Moves the generators, in place.
 
     Args:
         state: What :func:`start_random` returned.
-        moves: Whether each generator moves; one that does not returns what it returned last.
+        moves: Whether each generator moves.
     """
-    state.copy_(torch.where(moves, state * _FACTOR + _INCREMENT, state))
+    state.copy_(torch.where(moves, state * _FACTOR, state))
+
+
+def read_random(state: Tensor) -> Tensor:
+    """Returns what was drawn last: numbers from -1 to 1, evenly distributed, in the shape of the state."""
     return state * _UNIT

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lossbalance._utils.checks import check_integer
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
-from lossbalance.weighting.random_numbers import draw, start_random
+from lossbalance.weighting.random_numbers import draw, read_random, start_random
 
 
 class RandomWeighting(Weighting):
@@ -43,19 +43,17 @@ class RandomWeighting(Weighting):
     """
 
     state: Tensor
-    logit: Tensor
 
     def __init__(self, terms: Iterable[str], seed: int = 0) -> None:
         super().__init__(terms)
         self.seed = check_integer("seed", seed, 0)
         self.register_buffer("state", start_random(self.seed, len(self.terms)))
-        self.register_buffer("logit", torch.zeros(len(self.terms)))  # z
 
     def observe(self, observation: Observation) -> None:
         """Draws the weights of the step."""
-        uniform = draw(self.state, observation.seen)
-        self.logit.copy_(torch.erfinv(uniform.to(self.logit.dtype)) * 2**0.5)
+        draw(self.state, observation.seen)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs the losses by the softmax of what was drawn."""
-        return weighted_sum(losses, torch.softmax(self.logit, dim=0), present)
+        normal = torch.erfinv(read_random(self.state).to(losses.dtype)) * 2**0.5  # z
+        return weighted_sum(losses, torch.softmax(normal, dim=0), present)

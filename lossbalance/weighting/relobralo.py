@@ -8,7 +8,7 @@ from torch import Tensor
 from lossbalance._utils.checks import check_integer, check_number, check_positive
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
-from lossbalance.weighting.random_numbers import draw, start_random
+from lossbalance.weighting.random_numbers import draw, read_random, start_random
 
 
 class ReLoBRaLo(PositiveWeighting):
@@ -78,7 +78,8 @@ class ReLoBRaLo(PositiveWeighting):
         """Moves the weights of the terms that were seen."""
         seen = observation.seen & (observation.losses > 0)
         losses = torch.where(seen, observation.losses.to(self.weight.dtype), self.latest)
-        keeps = draw(self.state, seen.any()) < 2 * self.rho - 1  # rho
+        draw(self.state, seen.any())
+        keeps = read_random(self.state) < 2 * self.rho - 1  # rho
         history = torch.where(keeps, self.weight, self._balance(losses / self.first_loss))
         alpha = self.alpha * (self.steps - 1).clamp(min=0)  # 0 in the second step
         weight = torch.lerp(self._balance(losses / self.latest), history, alpha)

@@ -51,7 +51,8 @@ class SmoothTchebycheff(Weighting):
 
     latest: Tensor
     _scale: Tensor
-    _ideal: Tensor
+    _slope: Tensor
+    _shift: Tensor
 
     def __init__(
         self,
@@ -69,8 +70,9 @@ class SmoothTchebycheff(Weighting):
         scale = [check_positive(f"preferences[{term!r}]", self.preferences[term]) for term in self.terms]
         point = [_check_ideal(term, self.ideal[term]) for term in self.terms]
         self.register_buffer("_scale", torch.tensor(scale), persistent=False)  # lambda
-        self.register_buffer("_ideal", torch.tensor(point), persistent=False)  # z
-        self.register_buffer("latest", self._ideal.clone())
+        self.register_buffer("_slope", self._scale / self.mu, persistent=False)
+        self.register_buffer("_shift", torch.tensor(point) * -self._slope, persistent=False)  # y at a loss of 0
+        self.register_buffer("latest", torch.tensor(point))
 
     def observe(self, observation: Observation) -> None:
         """Takes up the losses of the step."""
@@ -78,11 +80,10 @@ class SmoothTchebycheff(Weighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the derivative of the smooth maximum."""
-        y = self._scale * (self.latest - self._ideal) / self.mu
+        y = torch.addcmul(self._shift, self._slope, self.latest)
         weights = self._scale * torch.softmax(y, dim=0)
-        total, shown = weighted_sum(losses, weights, present)
-        rest = self.mu * torch.logsumexp(y, dim=0) - weights.dot(self.latest)  # what the tangent has at 0
-        return total + rest.to(total.dtype), shown
+        change, weights = weighted_sum(losses - self.latest, weights, present)
+        return torch.add(change, torch.logsumexp(y, dim=0), alpha=self.mu), weights
 
 
 def _check_ideal(term: str, value: object) -> float:
