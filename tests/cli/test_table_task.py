@@ -50,6 +50,10 @@ def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
     ("asked", "message"),
     [
         (
+            [*WORDS, "task.path={path}", "conflict=mgda", "penalty=l2", "penalty.as_term=true"],
+            "`penalty.as_term` must be false where `conflict` combines gradients, got true",
+        ),
+        (
             ["task=table"],
             "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; conf/task/",
         ),
