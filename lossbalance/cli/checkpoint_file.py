@@ -39,6 +39,20 @@ def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
         )
 
 
+def check_optimizer(config: DictConfig) -> torch.optim.Optimizer | None:
+    """Makes the optimizer, of a parameter of its own, to see whether it can be made; None if it is not made so.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not config.optimizer.get("_partial_"):
+        return None
+    try:
+        return instantiate(config.optimizer)([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`optimizer` must be what {config.optimizer._target_} takes: {error}.") from error
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns what Lightning saved; what would run code when it is loaded is refused.
 

@@ -29,7 +29,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN or EXPLAIN not in os.environ:
+        several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        if several or EXPLAIN not in os.environ:
             raise
         leave(error)
 
@@ -42,17 +43,27 @@ def leave(error: Exception) -> NoReturn:
 @singledispatch
 def explain(error: BaseException) -> str:
     """Returns what is wrong, in words for whoever typed the command."""
-    if isinstance(error.__cause__, OSError):
+    if isinstance(error.__cause__, OSError) and not isinstance(error, ValueError):
         return explain(error.__cause__)
     plugin = re.search(r"^Unknown plugin class : 'hydra_plugins\.(\w+)", str(error))
     if plugin and (command := install_command(plugin[1])):
         return f"`hydra/launcher` needs a package that is not installed: {command}"
+    if "Config group override must be a string" in str(error):
+        got = str(error).rpartition("Got ")[2].replace("NoneType", "null")
+        return f"A group, such as `loss`, must be one of its choices, got {got}: --help lists them."
     return str(error) or type(error).__name__
 
 
 @explain.register
 def _(error: HydraException) -> str:
-    return str(error) if error.__cause__ is None else explain(error.__cause__)
+    text, _, key = str(error).partition("full_key:")
+    key = key.split()[0] if key.strip() else ""
+    said = " ".join(text.partition("composing config:")[2].split() or text.split())
+    if error.__cause__ is not None and not isinstance(error.__cause__, OmegaConfBaseException):
+        said = explain(error.__cause__)
+    elif error.__cause__ is not None:
+        return explain(error.__cause__)
+    return f"`{key}`: {said.rstrip('.')}." if key and "`" not in said else said
 
 
 @explain.register
@@ -85,7 +96,7 @@ def _(error: OmegaConfBaseException) -> str:
         if set(known) <= {"as_term"}:  # no choice of the group was made
             return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
         return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
-    return f"`{error.full_key}`: {str(error).splitlines()[0]}."
+    return f"`{error.full_key}`: {str(error).splitlines()[0].rstrip('.')}."
 
 
 @explain.register

@@ -12,9 +12,11 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from lossbalance.cli.explain import leave
 from lossbalance.cli.progress import note_begin, note_end
 from lossbalance.cli.record import SUMMARY, read
 from lossbalance.cli.run import rehearse
+from lossbalance.cli.settings import check_groups, check_task_name
 
 log = logging.getLogger(__name__)
 _LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
@@ -31,11 +33,10 @@ class SweepFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Is called by Hydra before the first run."""
-        folder = Path(config.hydra.sweep.dir)
-        if config.resume and not (folder / "multirun.yaml").exists():
-            folder = _last_alike(config) or folder
-            config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # what the runs are told
+        try:
+            folder = _choose_folder(config)
+        except ValueError as error:
+            leave(error)  # Hydra would only warn
         SweepFolder.current = folder
         for launcher in _LAUNCHERS:  # they would list all runs
             logging.getLogger(launcher).setLevel(logging.WARNING)
@@ -75,6 +76,25 @@ def run_to_the_end(main: Callable[[], Any]) -> None:
     finally:
         if SweepFolder.current is not None and SweepFolder.current.exists():
             _report(SweepFolder.current)
+
+
+def _choose_folder(config: DictConfig) -> Path:
+    """Returns the folder of the sweep, with ``resume=true`` that of the last one like it.
+
+    Raises:
+        ValueError: If it has runs already, and they are not to be resumed; or the task's name is none.
+    """
+    if choices := OmegaConf.select(config, "hydra.runtime.choices"):
+        check_groups(choices)
+        check_task_name(config)
+    folder = Path(config.hydra.sweep.dir)
+    if config.resume and not (folder / "multirun.yaml").exists():
+        folder = _last_alike(config) or folder
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # what the runs are told
+    if not config.resume and any(folder.glob(f"*/{SUMMARY}")):
+        raise ValueError(f"`hydra.sweep.dir` must be without runs, got {str(folder)!r}: another, or resume=true.")
+    return folder
 
 
 def _last_alike(config: DictConfig) -> Path | None:

@@ -15,6 +15,7 @@ from lossbalance.cli.explain import explain, explained
 from lossbalance.cli.isolate import run_isolated
 from lossbalance.cli.objective import check_given, set_direction
 from lossbalance.cli.record import SUMMARY, completed_alike, is_completed, is_first_process, read, recorded
+from lossbalance.cli.settings import check_groups, check_settings
 
 _KILLED = "the process was killed: was there memory enough?"
 
@@ -26,8 +27,8 @@ def run(config: DictConfig) -> float:
     The folder ``output_dir`` gets the resolved ``config.yaml``, ``summary.json``, and what the callbacks and loggers
     write. With ``resume``, a run whose summary says that it is completed is not trained again.
     """
-    check_given(config)
-    set_direction(config)
+    check_groups(HydraConfig.get().runtime.choices)
+    _check(config)
     folder = Path(config.output_dir)
     if config.resume and (record := completed_alike(config, folder)):
         return record["objective"]["value"]
@@ -36,27 +37,24 @@ def run(config: DictConfig) -> float:
 
 
 def rehearse(config: DictConfig) -> None:
-    """Makes all that a single run will make in a folder that has a record already, to see whether it can be made.
+    """Refuses what can be refused before Hydra, or anybody else, writes into the folder of a single run.
 
-    So whatever can be refused is refused before Hydra, or anybody else, writes there.
+    Where the folder has a record already, that is everything: all that the run will make is made, to see if it can be.
     """
-    folder = Path(config.hydra.run.dir).absolute()
-    if not is_first_process() or not read(folder):
-        return
     config = copy.deepcopy(config)
-    config.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(config)
-    with open_dict(config):
-        del config["hydra"]
     with explained():
-        check_given(config)
-        set_direction(config)
-        if config.resume and completed_alike(config, folder):
-            return
-        check_folder(config, folder)
-        data = import_training().prepare(config).built.data
-        if hasattr(data, "setup"):
-            data.setup("fit")
+        check_groups(config.hydra.runtime.choices)
+        folder = Path(config.hydra.run.dir).absolute()
+        config.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        _check(config)
+        if is_first_process() and read(folder) and not (config.resume and completed_alike(config, folder)):
+            check_folder(config, folder)
+            data = import_training().prepare(config).built.data
+            if hasattr(data, "setup"):
+                data.setup("fit")
 
 
 def check_folder(config: DictConfig, folder: Path) -> None:
@@ -71,6 +69,12 @@ def check_folder(config: DictConfig, folder: Path) -> None:
             f"`hydra.run.dir`, in a sweep `hydra.sweep.dir`, must be without a finished run, got {str(folder)!r} with "
             f"its {SUMMARY}: choose another folder, or go on with ckpt_path={folder / 'checkpoints' / 'last.ckpt'}."
         )
+
+
+def _check(config: DictConfig) -> None:
+    check_given(config)
+    check_settings(config)
+    set_direction(config)
 
 
 def _can_be_isolated(config: DictConfig) -> bool:

@@ -19,7 +19,7 @@ from lossbalance._utils.checks import check_integer
 from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.build import Built, build, build_callbacks
-from lossbalance.cli.checkpoint_file import check_checkpoint
+from lossbalance.cli.checkpoint_file import check_checkpoint, check_optimizer
 from lossbalance.cli.libraries import LIBRARIES
 from lossbalance.cli.objective import check_logged
 from lossbalance.cli.table import show
@@ -52,6 +52,7 @@ def prepare(config: DictConfig) -> Training:
     built = build(config)
     if built.callbacks:
         _tell_idle(config.task, built.module)
+    check_optimizer(config)
     if config.ckpt_path is not None:
         check_checkpoint(config, built.module)
     callbacks = [*built.callbacks, *build_callbacks(config)]

@@ -7,6 +7,8 @@ from torch.nn import functional
 from torchmetrics import Metric, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
+from lossbalance._utils.checks import check_integer
+
 
 class Head(ABC):
     """One kind of question: how many numbers the network answers it with, its loss, and its metric.
@@ -37,6 +39,7 @@ class Classification(Head):
     """
 
     def __init__(self, outputs: int) -> None:
+        check_integer("outputs", outputs, 2)
         super().__init__(outputs, "accuracy", MulticlassAccuracy(outputs, average="micro"))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -52,6 +55,7 @@ class Reconstruction(Head):
     """
 
     def __init__(self, outputs: int) -> None:
+        check_integer("outputs", outputs, 1)
         super().__init__(outputs, "r2", R2Score(multioutput="variance_weighted"))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
