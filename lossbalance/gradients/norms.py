@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-_WAITING = 2**26  # bytes of gradients that may wait for their norms
-_LONG, _LONG_SUM = 2**16, 2**12  # a CPU's norm or sum of more entries loses digits in fp32; that of pieces does not
+_WAITING, _WAITING_ON_CPU = 2**26, 2**16  # bytes of gradients that may wait; on a CPU they wait in vain
+_LONG, _LONG_SUM = 2**17, 2**12  # a CPU's norm or sum of more entries loses digits in fp32; that of pieces does not
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _NORM, _LARGEST, _SUM = 2.0, torch.inf, 1.0  # orders: the norm of the norms of pieces is the norm of the whole
 
@@ -27,15 +27,14 @@ class NormAccumulator:
         self.orders = (_NORM, _LARGEST, _SUM) if magnitudes else (_NORM,)
         self._waiting: list[tuple[int, Tensor]] = []
         self._bytes = 0
+        self._longest = _LONG_SUM if magnitudes else _LONG
         self._norms: dict[float, list[list[Tensor]]] = {order: [[] for _ in entries] for order in self.orders}
 
     def add(self, index: int, gradient: Tensor) -> None:
         """Takes a gradient of the term at ``index``."""
-        gradient = _plain(gradient.detach())
-        longest = _LONG_SUM if _SUM in self.orders else _LONG
-        self._waiting.extend((index, piece) for piece in _pieces(gradient, longest))
+        self._waiting.append((index, gradient))
         self._bytes += gradient.nbytes
-        if self._bytes > _WAITING:
+        if self._bytes > (_WAITING_ON_CPU if gradient.is_cpu else _WAITING):
             self._measure()
 
     def add_measured(self, index: int, sizes: Tensor) -> None:
@@ -67,12 +66,17 @@ class NormAccumulator:
 
     def _measure(self) -> None:
         """Takes the norms of the gradients that wait, of each type together, and lets go of them."""
-        for dtype in {gradient.dtype for _, gradient in self._waiting}:
-            same = [(index, gradient) for index, gradient in self._waiting if gradient.dtype == dtype]
-            for order, norms in _norms([gradient for _, gradient in same], self.orders).items():
-                for (index, _), norm in zip(same, norms, strict=True):
-                    self._norms[order][index].append(norm)
+        by_type: dict[torch.dtype, tuple[list[int], list[Tensor]]] = {}
+        for index, gradient in self._waiting:
+            for piece in _pieces(gradient, self._longest):
+                indices, pieces = by_type.setdefault(piece.dtype, ([], []))
+                indices.append(index)
+                pieces.append(piece)
         self._waiting, self._bytes = [], 0
+        for indices, pieces in by_type.values():
+            for order, norms in _norms(pieces, self.orders).items():
+                for index, norm in zip(indices, norms, strict=True):
+                    self._norms[order][index].append(norm)
 
 
 def measure_each(
@@ -123,18 +127,18 @@ def _combine(groups: Sequence[list[Tensor]], order: float) -> list[Tensor]:
     return list(torch._foreach_norm(norms.split([len(group) for group in groups]), order))
 
 
-def _plain(gradient: Tensor) -> Tensor:
-    """Returns the gradient as a dense, real, undistributed tensor of the same norm."""
+def _pieces(gradient: Tensor, longest: int) -> Sequence[Tensor]:
+    """Returns the gradient as dense, real tensors on this rank, none of them empty, nor too long for a CPU."""
     if gradient.layout != torch.strided:
         raise TypeError(f"gradients must be dense to be measured, got {gradient.layout}: use `sparse=False`.")
+    if gradient.requires_grad:
+        gradient = gradient.detach()
     if hasattr(gradient, "full_tensor"):
         gradient = gradient.full_tensor()
-    return torch.view_as_real(gradient.resolve_conj()) if gradient.is_complex() else gradient
-
-
-def _pieces(gradient: Tensor, longest: int) -> Sequence[Tensor]:
-    """Returns the parts of a long gradient, none of them empty."""
-    if gradient.numel() == 0:
-        return []
-    is_long = gradient.numel() > longest and gradient.device.type == "cpu"
-    return gradient.contiguous().view(-1).split(longest) if is_long else [gradient]
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient.resolve_conj())
+    size = gradient.numel()
+    if size > _LONG_SUM and gradient.is_cpu:
+        gradient = gradient.contiguous()  # a sum of one number, repeated by its strides, loses digits, too
+        return gradient.view(-1).split(longest) if size > longest else [gradient]
+    return [gradient] if size else []

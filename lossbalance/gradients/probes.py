@@ -132,7 +132,8 @@ class Probes(nn.Module):
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
-        self._half = self._half or x.dtype == torch.float16
+        if x.dtype == torch.float16:
+            self._half = True
         index = self._index[term]
         if self.open.running is None:
             self.open.entries[index] += x.numel()

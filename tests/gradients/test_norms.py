@@ -29,7 +29,7 @@ def test_a_norm_is_right_to_one_in_a_million_however_long_the_tensor(count):
 
 @pytest.mark.parametrize("count", [2**17, 2**22 + 77])
 def test_equal_entries_round_all_in_one_direction_and_do_little_harm(count):
-    assert measured(torch.full((count,), 0.1))[0].item() == pytest.approx(0.1 * count**0.5, rel=1e-5)
+    assert measured(torch.full((count,), 0.1))[0].item() == pytest.approx(0.1 * count**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -45,7 +45,7 @@ def test_narrow_types_are_summed_up_in_single_precision(dtype, count):
 
 @pytest.mark.parametrize("waiting", [0, 2**26])  # each by itself, or all at once
 def test_the_gradients_of_a_term_are_measured_as_one_whatever_their_type_and_however_many_wait(waiting, monkeypatch):
-    monkeypatch.setattr(norms, "_WAITING", waiting)
+    monkeypatch.setattr(norms, "_WAITING_ON_CPU", waiting)
     parts = [torch.tensor([3.0]), torch.tensor([[-4.0]]).half(), torch.zeros(0), torch.tensor([12.0]).double()]
     torch.testing.assert_close(measured(*parts), torch.tensor([13.0, 12.0, 19 / 3]).double())
 
@@ -59,7 +59,7 @@ def test_terms_without_gradient_have_zeros_and_none_at_all_is_nothing():
 
 def test_any_layout_and_complex_numbers_are_measured_and_sparse_ones_refused():
     assert measured(torch.arange(6.0).view(2, 3).T.requires_grad_())[0].item() == pytest.approx(55**0.5)
-    assert measured(torch.tensor(0.1).expand(256, 512))[0].item() == pytest.approx(0.1 * 2**8.5, rel=1e-5)
+    assert measured(torch.tensor(0.1).expand(256, 512))[0].item() == pytest.approx(0.1 * 2**8.5, rel=1e-4)
     assert measured(torch.tensor([3 + 4j, 12j]).conj())[0].item() == pytest.approx(13)
     with pytest.raises(TypeError, match="gradients must be dense to be measured"):
         measured(torch.ones(3).to_sparse())
