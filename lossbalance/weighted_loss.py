@@ -1,9 +1,8 @@
 """Several named losses in, one scalar out, and a record of what each weighed."""
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +11,20 @@ from torch.optim import Optimizer
 from lossbalance._utils.checks import check_not_negative
 from lossbalance.breakdown import Breakdown, Step, tabulate
 from lossbalance.conflict.base import Aggregator
-from lossbalance.gradients.branch import Branches, cosines
-from lossbalance.gradients.branch_output import BranchHandle
-from lossbalance.gradients.inputs import ProbedModule, ProbeHandle
-from lossbalance.gradients.probes import Probes
-from lossbalance.gradients.sources import Look, Losses, NoNorms, NormSource, ProbeNorms, SharedNorms
+from lossbalance.gradients.branch import cosines
+from lossbalance.gradients.places import GradientPlaces
+from lossbalance.gradients.sources import Look, Losses, choose_source
 from lossbalance.losses import LossReader
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
+from lossbalance.penalties.collection import Penalties
 from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.scale import LossSum, check_sum
 from lossbalance.state import bring_in_order, describe
 from lossbalance.weighting.base import Weighting
 
 
-class WeightedLoss(nn.Module):
+class WeightedLoss(GradientPlaces):
     """Combines the losses of a step into one scalar, by a weighting scheme, and adds penalties.
 
     Args:
@@ -60,22 +58,15 @@ class WeightedLoss(nn.Module):
         loss_sum: float | None = None,
         conflict: Aggregator | None = None,
     ) -> None:
-        super().__init__()
         if not isinstance(weighting, Weighting):
             raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
-        self.terms = weighting.terms
-        """Names of the losses, in the order of the row."""
+        super().__init__(weighting.terms, conflict)
         self.weighting = weighting
-        self.penalties = nn.ModuleDict(_check_penalties(penalties, weighting.terms))
+        self.penalties = Penalties(penalties, weighting.terms)
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:
             raise ValueError("`weight_sum` and `loss_sum` are two scales for the same weights: give one of them.")
         self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, len(self.terms))
-        if not isinstance(conflict, Aggregator | None):
-            raise TypeError(f"`conflict` must be an aggregator such as PCGrad() or None, got {conflict!r}.")
-        self.conflict = conflict
-        self.probes = Probes(weighting.terms)
-        self.branches = Branches(self.probes)
         self._reader = LossReader(weighting.terms)
         self._frozen = 0  # how many times over
         self._last: Step | None = None
@@ -104,12 +95,12 @@ class WeightedLoss(nn.Module):
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
         given = self._reader.read(losses, self.probes.device)
-        look = self._look(given, shared)
+        look = self._observe(given, shared)
         row = given.row
         if self.training and self.probes.probed:
             row = self.probes.begin_step(row, None if look is None else look.commit_unless)
         total, weights = self._rescale(*self.weighting.weigh(row, given.present))
-        penalties = self._penalize(total, module)
+        penalties = self.penalties.in_total(total, module, warn=self._last is not None)
         for penalty in penalties.values():
             total = total + penalty
         if self.training:
@@ -119,139 +110,9 @@ class WeightedLoss(nn.Module):
         self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms)
         return total
 
-    def probe(self, term: str, x: Tensor) -> Tensor:
-        """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
-
-        Put it where the term's own branch begins, and use what it returns for that branch alone::
-
-            h = trunk(x)
-            aux = aux_head(criterion.probe("aux", h))
-            main = main_head(criterion.probe("main", h))
-
-        It is the identity, costs one norm in the backward pass of the total, the one in which it measures, and does
-        nothing in ``eval()``. Several probes of one term add up in squares. What it returns must not be changed in
-        place, as ``nn.ReLU(inplace=True)`` would do at the start of a branch. A loss on derivatives of what was probed
-        needs :meth:`probe_parameters`.
-
-        Args:
-            term: The name of the term.
-            x: The activation, of any shape.
-
-        Returns:
-            ``x``, to be used in its place.
-
-        Raises:
-            TypeError: If ``x`` is not in floating point.
-            ValueError: If the term is unknown or ``x`` on another device than the criterion.
-        """
-        return self.probes.attach_probe(term, x)
-
-    def probe_inputs(self, modules: Mapping[str, nn.Module]) -> ProbeHandle:
-        """Places a probe before each module, for models that are not to be edited.
-
-        It probes every tensor that enters the module and requires a gradient, also in mappings, sequences and
-        dataclasses.
-
-        Args:
-            modules: The module in which each term's own branch begins, such as its head, by term.
-
-        Returns:
-            A handle whose ``remove()`` takes the probes away.
-
-        Raises:
-            TypeError: If it is not a mapping to modules.
-            ValueError: If a term is unknown, or a module begins with a layer that works in place.
-        """
-        return ProbeHandle(modules, self.probes)
-
-    def probe_parameters(self, term: str, module: nn.Module) -> ProbedModule:
-        """Returns a callable that runs ``module`` with its parameters seen through probes of ``term``.
-
-        For terms with forward passes of their own, also where a loss is made of derivatives, as in a network that
-        solves a differential equation::
-
-            residual_net, boundary_net = (criterion.probe_parameters(term, net) for term in ("residual", "boundary"))
-            u = residual_net(x)
-            (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-            total = criterion({"residual": (du - f).square().mean(), "boundary": boundary_net(x0).square().mean()})
-
-        What is measured is the whole gradient of the term by the parameters, in the one ordinary backward pass. Make
-        the callable once; call it as often as the term needs. In ``eval()`` and without gradients it is the module.
-
-        Args:
-            term: The name of the term.
-            module: What the term's loss is computed with; may be the same for all terms.
-
-        Raises:
-            TypeError: If it is not a module, or one of ``fully_shard``, whose parameters are in parts.
-            ValueError: If the term is unknown, or no parameter requires a gradient.
-        """
-        return ProbedModule(module, term, self.probes)
-
-    def branch(self, h: Tensor) -> dict[str, Tensor]:
-        """Returns ``h`` for each term: where ``conflict`` combines their gradients, in the one backward pass.
-
-        Put it where the terms part, and give each term's own branch its own::
-
-            h = criterion.branch(trunk(x))
-            losses = {"aux": aux_loss(aux_head(h["aux"])), "main": main_loss(head(h["main"]))}
-
-        The layers before it get what the aggregator makes of the weighted gradients; those behind it, the heads, keep
-        their own. It is a probe of each term, too, and ``last.cosines`` has the cosines between the gradients, also
-        without an aggregator. What it returns must not be changed in place. Under an activation checkpoint use
-        ``use_reentrant=False``. In ``eval()`` and without gradients it is the identity.
-
-        Args:
-            h: The activation, of any shape.
-
-        Raises:
-            TypeError: If ``h`` is not in floating point.
-            ValueError: If ``h`` is on another device than the criterion.
-        """
-        return self.branches.split(h, self.conflict)
-
-    def branch_output(self, module: nn.Module, heads: Mapping[str, nn.Module]) -> BranchHandle:
-        """Lets what enters the heads pass :meth:`branch`, for models that are not to be edited.
-
-        Args:
-            module: What all terms share, such as the trunk: after each of its calls the heads are entered by one
-                tensor, its output or what is computed of it.
-            heads: The module in which each term's own branch begins, by term.
-
-        Returns:
-            A handle whose ``remove()`` takes the branch away.
-
-        Raises:
-            ValueError: If a term is unknown; in a step, if different tensors enter the heads.
-        """
-        return BranchHandle(module, heads, self.branch, self.branches)
-
-    def branch_parameters(self, module: nn.Module) -> dict[str, Callable[..., Any]]:
-        """Returns, for each term, a callable that runs ``module``: the branch is at its parameters.
-
-        For terms with forward passes of their own, also where a loss is made of derivatives::
-
-            net = criterion.branch_parameters(network)
-            losses = {"residual": residual(net["residual"], x), "boundary": net["boundary"](x0).square().mean()}
-
-        Each parameter gets what the aggregator makes of the terms' gradients over all parameters. Make the callables
-        once, call them as often as a term needs.
-
-        Raises:
-            TypeError: If it is not a module, or one of ``fully_shard``, whose parameters are in parts.
-            ValueError: If no parameter requires a gradient.
-        """
-        return self.branches.split_parameters(module, self.conflict)
-
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Lets the scheme observe nothing: within it the weights stay as they are, for steps that are only tried out.
-
-        ::
-
-            with criterion.frozen():
-                total = criterion(losses)
-        """
+        """Lets the scheme observe nothing: ``with criterion.frozen():`` weights stay as they are, to try a step out."""
         self._frozen += 1
         try:
             yield
@@ -288,29 +149,28 @@ class WeightedLoss(nn.Module):
 
         Where a step evaluates a closure several times, as that of L-BFGS does, only the first evaluation is observed by
         the scheme: a line search compares values under the same weights. Call it once, when the optimizer is made;
-        there is nothing else to do, also with closures, accumulated batches and gradient scalers. See
-        :class:`~lossbalance.penalties.attachment.Attachment` for what happens when.
+        there is nothing else to do, also with accumulated batches and gradient scalers; see
+        :class:`~lossbalance.penalties.attachment.Attachment`.
 
         Raises:
             ValueError: If it was called for this optimizer before, or the optimizer holds none of the weights.
         """
-        return Attachment(self._penalties().values(), optimizer, module, self.frozen)
+        return Attachment(self.penalties.by_name.values(), optimizer, module, self.frozen)
 
     def report_penalties(self) -> dict[str, PenaltyReport]:
         """Returns what each penalty weighs, in value and in gradient; see :func:`lossbalance.penalties.report.report`.
 
         Call it after ``backward()`` and before the optimizer's step, in steps that are logged.
         """
-        return report(self._penalties(), torch.stack(list(self.last.contributions.values())))
+        return report(self.penalties.by_name, torch.stack(list(self.last.contributions.values())))
 
     def synchronize(self) -> None:
         """Brings what the last backward pass measured together over ranks, ahead of the next step.
 
-        Call it on every rank before one of them saves ``state_dict()``, after ``backward()``; the callbacks do. On a
-        single process it is never needed.
+        Call it on every rank before one saves ``state_dict()``, after ``backward()``; the callbacks do.
         """
         if self.weighting.uses_gradients:
-            self.probes.all_reduce(torch.zeros((), dtype=torch.bool, device=self.probes.device))
+            self.probes.pending.all_reduce(torch.zeros((), dtype=torch.bool, device=self.probes.device))
 
     @property
     def last(self) -> Breakdown:
@@ -331,9 +191,7 @@ class WeightedLoss(nn.Module):
             gradient_shares={} if step.norms is None else shares,
             cosines={} if step.products is None else cosines(step.products, self.terms),
             penalties_in_total=step.penalties,
-            applied_by_optimizers={
-                name: penalty for name, penalty in self._penalties().items() if name not in step.penalties
-            },
+            applied_by_optimizers={k: each for k, each in self.penalties.by_name.items() if k not in step.penalties},
         )
 
     def last_step(self) -> Step | None:
@@ -372,31 +230,18 @@ class WeightedLoss(nn.Module):
             bring_in_order(state_dict, prefix, self.weighting)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    @torch.no_grad()
-    def _observe(self, source: NormSource, losses: Losses) -> Look:
-        look = source.look(losses)
-        self.weighting.observe(look.observation)
-        if self.scale is not None:
-            self.scale.observe(look.observation)
-        return look
-
-    def _look(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None) -> Look | None:
+    def _observe(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None) -> Look | None:
         """Shows the scheme the step, in training; returns what was found for it, or None."""
         if not self.training or self._frozen or not (self.weighting.observes or self.scale is not None):
             return None
-        if not self.weighting.uses_gradients:
-            return self._observe(NoNorms(), losses)
-        scheme = type(self.weighting).__name__
-        if not torch.is_grad_enabled():
-            if self.probes.known.issuperset(losses.names):
-                return None
-            raise ValueError(
-                f"{scheme} needs gradients in its first step, and gradients are switched off: call the criterion "
-                "outside of `torch.no_grad()`, or switch it to evaluation by `criterion.eval()`."
-            )
-        self.probes.magnitudes = self.weighting.uses_magnitudes
-        source = ProbeNorms(self.probes, scheme) if shared is None else SharedNorms(shared, self.probes)
-        return self._observe(source, losses)
+        look = choose_source(self.weighting, self.probes, shared).look(losses)
+        if look is None:
+            return None
+        with torch.no_grad():
+            self.weighting.observe(look.observation)
+            if self.scale is not None:
+                self.scale.observe(look.observation)
+        return look
 
     def _rescale(self, total: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the total and the weights that the scheme gives, multiplied by what is to come on top of it."""
@@ -408,63 +253,5 @@ class WeightedLoss(nn.Module):
             total, weights = total * factor, weights * factor
         return total, weights
 
-    def _close_branches(self, total: Tensor) -> Tensor:
-        """Returns the total, connected to the branches of the step."""
-        if self.conflict is not None and not self.branches.has_opened and total.requires_grad:
-            name = type(self.conflict).__name__
-            raise ValueError(
-                f"{name} combines gradients where the terms part, and found no branch: call `criterion.branch` there "
-                "in each step, or once `criterion.branch_output`, or `criterion.branch_parameters` for terms with "
-                "forward passes of their own. Under an activation checkpoint use `use_reentrant=False`."
-            )
-        return self.branches.close(total)
-
-    def _penalize(self, total: Tensor, module: nn.Module | None) -> dict[str, Tensor]:
-        """Returns the penalties that belong to the total."""
-        values = {}
-        for name, penalty in self._penalties().items():
-            if penalty.mode != "loss":
-                self._leave_to_the_optimizer(name, penalty, module)
-                continue
-            if module is None:
-                raise ValueError(f"`module` must be given for the penalty {name!r}, got None.")
-            if self.training and total.requires_grad:
-                penalty.update_share(total, module)
-            values[name] = penalty(module)
-        return values
-
-    def _leave_to_the_optimizer(self, name: str, penalty: Penalty, module: nn.Module | None) -> None:
-        if torch.compiler.is_compiling():
-            return
-        if module is not None:
-            penalty.remember_module(module)
-        if self.training and self._last is not None and not penalty.is_applied:
-            warnings.warn(
-                f"nobody applies the penalty {name!r}, which is in mode {penalty.mode!r}: call "
-                "`criterion.attach(optimizer, module)` once, when the optimizer is made.",
-                stacklevel=5,
-            )
-
-    def _penalties(self) -> dict[str, Penalty]:
-        return cast("dict[str, Penalty]", dict(self.penalties.items()))
-
     def _by_name(self, row: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.terms, row.unbind(), strict=True))
-
-
-def _check_penalties(penalties: object, terms: tuple[str, ...]) -> dict[str, Penalty]:
-    if penalties is None:
-        return {}
-    if not isinstance(penalties, Mapping):
-        raise TypeError(f"`penalties` must map names to penalties, such as {{'l2': L2(1e-4)}}, got {penalties!r}.")
-    for name, penalty in penalties.items():
-        if not isinstance(penalty, Penalty):
-            raise TypeError(f"`penalties[{name!r}]` must be a penalty such as L2(1e-4), got {penalty!r}.")
-        if name in terms:
-            raise ValueError(f"`penalties` must have names of their own, got {name!r}, which is a term.")
-        if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name) or name == "training":
-            raise ValueError(
-                f"`penalties` must have names that can be keys of a module's state, got {name!r}: no dot, not empty, "
-                "and no name of an attribute; such as 'l2_head'."
-            )
-    return dict(penalties)

@@ -332,3 +332,13 @@ def test_the_whole_step_compiles_to_one_graph(scheme):
         total.backward()
         torch.testing.assert_close(total, expected)
         torch.testing.assert_close(criterion.last.gradient_shares, eager.last.gradient_shares)
+
+
+def test_to_synchronize_changes_nothing_on_one_process():
+    model = Branches()
+    plain, synchronized = (WeightedLoss(GradBalance(["aux", "main"])) for _ in range(2))
+    for _ in range(4):
+        for criterion in (plain, synchronized):
+            criterion(model.losses(criterion)).backward()
+        synchronized.synchronize()
+        torch.testing.assert_close(synchronized.weights, plain.weights, rtol=0, atol=0)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.gradients.inputs import check_parameters
-from lossbalance.gradients.probes import Measurement, Probes
+from lossbalance.gradients.measurement import Measurement
+from lossbalance.gradients.probes import Probes
 from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply, pair_cosines
 from lossbalance.gradients.traced import sizes_of
 

@@ -33,7 +33,7 @@ class NormAccumulator:
     def add(self, index: int, gradient: Tensor) -> None:
         """Takes a gradient of the term at ``index``."""
         self._waiting.append((index, gradient))
-        self._bytes += gradient.nbytes
+        self._bytes += gradient.numel() * gradient.itemsize
         if self._bytes > (_WAITING_ON_CPU if gradient.is_cpu else _WAITING):
             self._measure()
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lossbalance._utils.distributed import world_size
 from lossbalance.gradients.norms import NormAccumulator, measure_each
+from lossbalance.gradients.pending import average_over_ranks
 from lossbalance.gradients.probes import Probes
-from lossbalance.gradients.reduce import average_over_ranks
 from lossbalance.gradients.static_graph import check_static_graph
-from lossbalance.weighting.base import Observation, is_non_finite, observe_losses, observe_norms
+from lossbalance.weighting.base import Observation, Weighting, is_non_finite, observe_losses, observe_norms
 
 
 class Losses(NamedTuple):
@@ -47,8 +47,23 @@ class NormSource(ABC):
     """A way to the norms of gradients."""
 
     @abstractmethod
-    def look(self, losses: Losses) -> Look:
-        """Returns what all ranks together see of the step, by one collective."""
+    def look(self, losses: Losses) -> Look | None:
+        """Returns what all ranks together see of the step, by one collective; None if that is nothing."""
+
+
+def choose_source(weighting: Weighting, probes: Probes, shared: Tensor | Iterable[Tensor] | None) -> NormSource:
+    """Returns the way to the norms that a scheme uses.
+
+    Args:
+        weighting: The scheme.
+        probes: What measures.
+        shared: What the norms are taken with respect to in place of the probes, or None.
+    """
+    probes.magnitudes = weighting.uses_magnitudes
+    if not weighting.uses_gradients:
+        return NoNorms()
+    scheme = type(weighting).__name__
+    return ProbeNorms(probes, scheme) if shared is None else SharedNorms(shared, probes, scheme)
 
 
 class NoNorms(NormSource):
@@ -71,14 +86,16 @@ class SharedNorms(NormSource):
     Args:
         shared: The tensors.
         probes: Whether magnitudes are wanted, and whether there was a backward pass.
+        scheme: The name of the scheme, for messages.
     """
 
-    def __init__(self, shared: Tensor | Iterable[Tensor], probes: Probes) -> None:
+    def __init__(self, shared: Tensor | Iterable[Tensor], probes: Probes, scheme: str) -> None:
         self.shared = _check_shared(shared)
-        self.probes = probes
+        self.probes, self.scheme = probes, scheme
 
     def look(self, losses: Losses) -> Look:
         """Returns the losses and norms, averaged over ranks."""
+        _check_gradients(self.scheme)
         if not self.probes.has_committed:
             check_static_graph(losses.given.values())
         values = losses.row.detach()
@@ -114,22 +131,27 @@ class ProbeNorms(NormSource):
     def __init__(self, probes: Probes, scheme: str) -> None:
         self.probes, self.scheme = probes, scheme
 
-    def look(self, losses: Losses) -> Look:
-        """Returns the losses and norms, averaged over ranks."""
+    def look(self, losses: Losses) -> Look | None:
+        """Returns the losses and norms, averaged over ranks; nothing where gradients are switched off."""
         probes, names = self.probes, losses.names
         is_known = probes.known.issuperset(names)
+        if not torch.is_grad_enabled() and is_known:
+            return None
+        _check_gradients(self.scheme)
         if not is_known and not probes.has_committed:  # and not at every step, for it walks the graph
             check_static_graph(losses.given.values())
         self._check_probed(names)
         values = losses.row.detach()
-        probes.fit(values.dtype)
+        probes.pending.fit(probes.magnitudes, values)
         non_finite = is_non_finite(values)
         if is_known:
-            rows, non_finite = probes.all_reduce(non_finite)
+            rows, non_finite = probes.pending.all_reduce(non_finite)
+            probes.pending.use_up(non_finite)
             return Look(observe_norms(rows[0], non_finite, *rows[1:]), commit_unless=non_finite)
         measured = probes.measure_ahead(list(losses.given.values()))
-        rows = torch.cat([values.unsqueeze(0), measured])
-        rows, non_finite = probes.all_reduce(non_finite, rows, losses.present)
+        ahead = torch.cat([values.unsqueeze(0), measured])
+        rows, non_finite = average_over_ranks(ahead, losses.present, non_finite)
+        probes.pending.skip(non_finite)
         probes.learn(names, ~non_finite & measured.isfinite().all())
         return Look(observe_norms(rows[0], non_finite, *rows[1:]))
 
@@ -142,6 +164,14 @@ class ProbeNorms(NormSource):
                 "`criterion.probe_inputs`; run the module of a term that differentiates by "
                 "`criterion.probe_parameters`; or give `shared=`, the tensors or parameters that the terms share."
             )
+
+
+def _check_gradients(scheme: str) -> None:
+    if not torch.is_grad_enabled():
+        raise ValueError(
+            f"{scheme} needs the gradients of the losses, and gradients are switched off: call the criterion outside "
+            "of `torch.no_grad()`, or switch it to evaluation by `criterion.eval()`."
+        )
 
 
 def _check_shared(shared: Tensor | Iterable[Tensor]) -> list[Tensor]:

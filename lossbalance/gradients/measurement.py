@@ -1,0 +1,92 @@
+"""What the probes of one step measure."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossbalance.gradients.norms import NormAccumulator
+
+
+class Measurement:
+    """One step: its probes hand on to it what arrives at them.
+
+    Args:
+        count: The number of terms.
+        previous: The step before.
+    """
+
+    def __init__(self, count: int, previous: "Measurement | None" = None) -> None:
+        self.entries = [0] * count
+        """How many entries each term's gradient has."""
+        self.aliases: dict[tuple[int, int], Tensor] = {}
+        """Parameters as they are seen through probes while the step is open, by term and identity."""
+        self.accumulator: NormAccumulator | None = None
+        """Where gradients go that arrive; None outside the backward pass that is measured."""
+        self.only: int | None = None
+        """The one term whose gradients count, in a pass ahead of the step."""
+        self.differentiated = False
+        """Whether such a pass has met the derivative of a probe."""
+        self.previous = previous
+        self.losses: Tensor | None = None
+        self.non_finite: Tensor | None = None
+        self.norms: Tensor | None = None
+        """The norms of the gradients of the weighted losses ``[terms]``, up to a factor, after the backward pass."""
+
+    def close(self, losses: Tensor, non_finite: Tensor | None) -> None:
+        """Notes the step's losses, and whether one is not finite; None if the norms are not to be committed."""
+        self.losses, self.non_finite = losses, non_finite
+        self.previous = None
+        self.aliases.clear()
+
+    def receive(self, index: int, gradient: Tensor, gauge: Tensor) -> Tensor:
+        """Takes a gradient that arrives at a probe of the term at ``index``, and hands it on."""
+        accumulator = self.running
+        if accumulator is not None:
+            if self.only is None or self.only == index:
+                accumulator.add(index, gradient)
+        elif torch.is_grad_enabled():  # a derivative on the way to a loss
+            return _Derivative.apply(gradient, gauge, self)
+        return gradient
+
+    @property
+    def running(self) -> NormAccumulator | None:
+        """The accumulator of the backward pass under way, also for what a checkpoint runs again in the one before."""
+        if self.accumulator is None and self.previous is not None:
+            return self.previous.accumulator
+        return self.accumulator
+
+
+class Probe(torch.autograd.Function):
+    """The identity on ``x``; what arrives there is handed to the step that the probe belongs to.
+
+    The gauge is a leaf that requires a gradient, so that the probe can be reached from a loss, as it must be ahead of
+    the first step, and where nothing before it is trained.
+    """
+
+    # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gauge: Tensor, step: Measurement, index: int) -> Tensor:
+        """Returns ``x``."""
+        ctx.set_materialize_grads(False)  # where there is no gradient, none is handed on
+        ctx.gauge, ctx.step, ctx.index = gauge, step, index
+        return x[...]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        """Hands the gradient on."""
+        return None if grad is None else ctx.step.receive(ctx.index, grad, ctx.gauge), None, None, None
+
+
+class _Derivative(torch.autograd.Function):
+    """The identity on the gradient of what was probed, where it is differentiated: tells if a loss depends on it."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, gauge: Tensor, step: Measurement) -> Tensor:
+        ctx.step = step
+        return gradient[...]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        ctx.step.differentiated = True
+        return grad, None, None
