@@ -1,6 +1,7 @@
 """Answers a question by training many networks, and draws the answer. A study that was stopped goes on.
 
 python scripts/study.py one_run          # which scheme, with nothing tuned, ends as well as the best of a sweep?
+python scripts/study.py pinn             # which scheme helps a physics-informed network, and which to avoid?
 python scripts/study.py width_transfer   # which normalization of a penalty lets its strength stay as a network grows?
 """
 
@@ -13,8 +14,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the studies are beside the package, not in it
 
-from studies import one_run, width_transfer
+from studies import one_run, pinn, width_transfer
 from studies.one_run_report import report_one_run
+from studies.pinn_report import report_pinn
 from studies.report import report_width_transfer
 
 Parser = argparse.ArgumentParser
@@ -25,21 +27,32 @@ def main() -> str | None:
     parser = Parser(description=__doc__.splitlines()[0])
     studies = parser.add_subparsers(dest="study", required=True)
     _add_one_run(studies.add_parser("one_run", help="every scheme against the best fixed weights of a sweep"))
+    _add_pinn(studies.add_parser("pinn", help="every scheme on the Helmholtz equation"))
     _add_width_transfer(
         studies.add_parser("width_transfer", help="the best strength of a penalty against the width of the network")
     )
     chosen = vars(parser.parse_args())
+    run = {"one_run": _run_one_run, "pinn": _run_pinn, "width_transfer": _run_width_transfer}
     try:
-        if chosen["study"] == "one_run":
-            settings = one_run.Settings(**_pick(chosen, one_run.Settings))
-            report_one_run(settings, chosen["folder"], chosen["jobs"], chosen["picture"])
-        else:
-            report_width_transfer(
-                width_transfer.Settings(**_pick(chosen, width_transfer.Settings)), chosen["folder"], chosen["jobs"]
-            )
+        run[chosen["study"]](chosen)
     except (ValueError, OSError) as error:
         return f"error: {error}"
     return None
+
+
+def _run_one_run(chosen: dict[str, Any]) -> None:
+    settings = one_run.Settings(**_pick(chosen, one_run.Settings))
+    report_one_run(settings, chosen["folder"], chosen["jobs"], chosen["picture"])
+
+
+def _run_pinn(chosen: dict[str, Any]) -> None:
+    settings = pinn.Settings(**_pick(chosen, pinn.Settings))
+    report_pinn(settings, chosen["folder"], chosen["jobs"], chosen["picture"])
+
+
+def _run_width_transfer(chosen: dict[str, Any]) -> None:
+    settings = width_transfer.Settings(**_pick(chosen, width_transfer.Settings))
+    report_width_transfer(settings, chosen["folder"], chosen["jobs"])
 
 
 def _add_one_run(parser: Parser) -> None:
@@ -53,6 +66,20 @@ def _add_one_run(parser: Parser) -> None:
     parser.add_argument("--batch", type=int, default=default.batch, help="rows in a step (%(default)s)")
     parser.add_argument("--width", type=int, default=default.width, help="units in a hidden layer (%(default)s)")
     parser.add_argument("--lr", type=float, default=default.lr, help="learning rate of Adam (%(default)s)")
+
+
+def _add_pinn(parser: Parser) -> None:
+    default = pinn.Settings()
+    _add_common(parser, "pinn")
+    parser.add_argument("--picture", type=Path, help="where to draw (pinn.png in the folder)")
+    parser.add_argument("--seeds", type=int, default=default.seeds, help="of each method (%(default)s)")
+    parser.add_argument("--steps", type=int, default=default.steps, help="of Adam (%(default)s)")
+    parser.add_argument("--iterations", type=int, default=default.iterations, help="of L-BFGS (%(default)s)")
+    parser.add_argument("--batch", type=int, default=default.batch, help="points in a step (%(default)s)")
+    parser.add_argument("--lr", type=float, default=default.lr, help="of the first step of Adam (%(default)s)")
+    parser.add_argument(
+        "--measurements", type=int, default=default.measurements, help="of the error, by Adam (%(default)s)"
+    )
 
 
 def _add_width_transfer(parser: Parser) -> None:
