@@ -1,4 +1,4 @@
-"""Searches settings with Optuna: every trial is a run of ``scripts/train.py`` with a folder of its own."""
+"""Searches settings with Optuna: every trial is a run of ``lossbalance train`` with a folder of its own."""
 
 import argparse
 import logging
@@ -43,7 +43,7 @@ class Search:
     """What is tried, and what by.
 
     Args:
-        fixed: What all trials are told, as on the command line of ``scripts/train.py``.
+        fixed: What all trials are told, as on the command line of ``lossbalance train``.
         space: What is searched: Hydra's words for a sweep.
         metrics: The metrics of a trade-off; none for the objective of the task.
         folder: Where the trials' folders go.
@@ -220,7 +220,7 @@ def _conclude(study: optuna.Study, folder: Path, options: ReportOptions) -> int:
     print(f"\nThe study {study.study_name!r}: {completed} completed, {pruned} pruned, {failed} failed.")
     if not completed:
         return 1
-    best = [f"{_values(trial)}  python scripts/train.py {trial.user_attrs['command']}" for trial in study.best_trials]
+    best = [f"{_values(trial)}  lossbalance train {trial.user_attrs['command']}" for trial in study.best_trials]
     print("\n".join(dict.fromkeys(best)))
     write_report([folder], options=options)
     print(f"The whole report: {folder / 'report.html'}")

@@ -120,7 +120,7 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
     places = dict.fromkeys(place.resolve() for root in roots for place in find_runs(root))
     names = ", ".join(repr(str(root)) for root in roots)
     if not places:
-        raise NoRunsError(f"no run in {names}: a run leaves a `summary.json`, as `python scripts/train.py` does.")
+        raise NoRunsError(f"no run in {names}: a run leaves a `summary.json`, as `lossbalance train` does.")
     summaries = [read_summary(place) for place in places]
     if all(summary["status"] == "broken" for summary in summaries):
         raise NoRunsError(f"no run in {names} can be read. {summaries[0]['folder']}: {summaries[0]['message']}")
