@@ -10,10 +10,19 @@ from torch import Tensor
 from lossbalance.weighting.base import Weighting
 
 
-def describe(weighting: Weighting) -> Tensor:
-    """Returns the names of the scheme and its terms as bytes: in a state, formats such as safetensors want tensors."""
+def describe(weighting: Weighting, factors: Mapping[str, float]) -> Tensor:
+    """Returns the names of the scheme and its terms, and the factors that are not 1, as bytes.
+
+    In a state, formats such as safetensors want tensors.
+    """
     names = {"scheme": type(weighting).__name__, "terms": list(weighting.terms)}
-    return torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)
+    changed = {name: factor for name, factor in factors.items() if factor != 1}
+    return torch.tensor(list(json.dumps(names | {"factors": changed}).encode()), dtype=torch.uint8)
+
+
+def read_description(state: Tensor) -> dict[str, Any]:
+    """Returns what :func:`describe` was given."""
+    return {"factors": {}} | json.loads(bytes(state.tolist()))
 
 
 def bring_in_order(state: dict[str, Any], prefix: str, weighting: Weighting) -> None:
@@ -27,7 +36,7 @@ def bring_in_order(state: dict[str, Any], prefix: str, weighting: Weighting) -> 
     Raises:
         ValueError: If the state is that of another scheme or of other terms, or the order matters to the scheme.
     """
-    names = json.loads(bytes(state[f"{prefix}_extra_state"].tolist()))
+    names = read_description(state[f"{prefix}_extra_state"])
     scheme, terms, ours = names["scheme"], names["terms"], list(weighting.terms)
     if scheme != type(weighting).__name__:
         raise ValueError(

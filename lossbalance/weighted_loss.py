@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_not_negative
+from lossbalance._utils.checks import check_not_negative, check_word
 from lossbalance.breakdown import Breakdown, Step, tabulate
 from lossbalance.conflict.base import Aggregator
+from lossbalance.factors import Factors, check_factor
 from lossbalance.gradients.branch import cosines
 from lossbalance.gradients.places import GradientPlaces
 from lossbalance.gradients.sources import Look, Losses, choose_source
@@ -20,7 +21,7 @@ from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.collection import Penalties
 from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.scale import LossSum, check_sum
-from lossbalance.state import bring_in_order, describe
+from lossbalance.state import bring_in_order, describe, read_description
 from lossbalance.weighting.base import Weighting
 
 
@@ -68,6 +69,7 @@ class WeightedLoss(GradientPlaces):
             raise ValueError("`weight_sum` and `loss_sum` are two scales for the same weights: give one of them.")
         self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, len(self.terms))
         self._reader = LossReader(weighting.terms)
+        self._factors = Factors(weighting.terms)
         self._frozen = 0  # how many times over
         self._last: Step | None = None
 
@@ -94,12 +96,14 @@ class WeightedLoss(GradientPlaces):
             ValueError: If a term is missing or unknown, a loss is not a scalar or on another device than the rest,
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
-        given = self._reader.read(losses, self.probes.device)
-        look = self._observe(given, shared)
-        row = given.row
+        given = self._reader.read(self._factors.detach(losses), self.probes.device)
+        active = self._factors.mask(given)
+        look = self._observe(active, shared)
+        row = active.row
         if self.training and self.probes.probed:
             row = self.probes.begin_step(row, None if look is None else look.commit_unless)
-        total, weights = self._rescale(*self.weighting.weigh(row, given.present))
+        total, weights = self._rescale(*self.weighting.weigh(self._factors.scale_gradient(row), active.present))
+        total, weights = self._factors.scale_value(total, weights, row)
         penalties = self.penalties.in_total(total, module, warn=self._last is not None)
         for penalty in penalties.values():
             total = total + penalty
@@ -212,18 +216,47 @@ class WeightedLoss(GradientPlaces):
             return self._by_name(self._last.weights)
         ones = torch.ones(len(self.terms), device=self.probes.device)
         _, weights = self.weighting.weigh(ones, ones > 0)
-        return self._by_name(weights.detach())
+        return self._by_name(weights.detach() * self._factors.row)
+
+    def set_factor(self, name: str, factor: float) -> None:
+        """Multiplies the weight that the scheme gives a term, or the strength of a penalty, from the next step on.
+
+        The factor is in the state. What the scheme learns does not depend on it; a term with a factor of 0 is to the
+        scheme as one that is absent, and has no backward pass on a single process.
+
+        Args:
+            name: The term or penalty.
+            factor: 0 or more; 1 before the first call.
+
+        Raises:
+            TypeError: If the factor is not a number.
+            ValueError: If the name is unknown, or the factor negative or not finite.
+        """
+        check_word("name", name, [*self.terms, *self.penalties])
+        if name in self.terms:
+            self._factors.set_factor(name, check_factor(name, factor))
+        else:
+            self.penalties.by_name[name].factor = check_factor(name, factor)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """What the weights of terms and the strengths of penalties are multiplied by."""
+        penalties = {name: penalty.factor for name, penalty in self.penalties.by_name.items()}
+        return {term: self._factors.by_name.get(term, 1.0) for term in self.terms} | penalties
 
     def extra_repr(self) -> str:
         """The settings."""
         return "" if self.weight_sum is None else f"weight_sum={self.weight_sum:g}"
 
     def get_extra_state(self) -> Tensor:
-        """The names of the scheme and its terms."""
-        return describe(self.weighting)
+        """The names of the scheme and its terms, and the factors."""
+        return describe(self.weighting, self.factors)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Nothing is left to do: the state has been brought in order."""
+        """Takes up the factors; all else has been brought in order."""
+        saved = read_description(state)["factors"]
+        for name in self.factors:
+            self.set_factor(name, saved.get(name, 1.0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if f"{prefix}_extra_state" in state_dict:

@@ -3,5 +3,7 @@
 from lossbalance.callbacks.alpha_schedule import AlphaSchedule
 from lossbalance.callbacks.balance_losses import BalanceLosses
 from lossbalance.callbacks.loss_monitor import LossMonitor
+from lossbalance.callbacks.schedule import Schedule
+from lossbalance.callbacks.weight_schedule import WeightSchedule
 
-__all__ = ["AlphaSchedule", "BalanceLosses", "LossMonitor"]
+__all__ = ["AlphaSchedule", "BalanceLosses", "LossMonitor", "Schedule", "WeightSchedule"]

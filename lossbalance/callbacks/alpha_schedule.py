@@ -3,24 +3,20 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pytorch_lightning import LightningModule, Trainer
 
 from lossbalance._utils.checks import check_number, check_word
 from lossbalance.callbacks.find_criterion import find_criterion
-from lossbalance.callbacks.lightning_callback import LightningCallback
+from lossbalance.callbacks.schedule import RAMPS, UNITS, Course
+from lossbalance.callbacks.weight_schedule import WeightSchedule
 from lossbalance.weighting import Alpha
 
-_SHAPES: dict[str, Callable[[float], float]] = {  # f
-    "constant": lambda x: 0.0,
-    "linear": lambda x: x,
-    "cosine": lambda x: (1 - math.cos(math.pi * x)) / 2,
-    "steps": lambda x: 0.0,
-}
+_SHAPES = RAMPS | {"steps": RAMPS["constant"]}  # between two points; "steps" jumps at the next one
 
 
-class AlphaSchedule(LightningCallback):
+class AlphaSchedule(WeightSchedule):
     r"""Moves the alpha of an :class:`Alpha` scheme along points in time.
 
     From one point :math:`(t_0, \alpha_0)` to the next :math:`(t_1, \alpha_1)`, with
@@ -48,21 +44,19 @@ class AlphaSchedule(LightningCallback):
         [0.0, 0.2, 0.5, 0.5]
     """
 
-    _scheme: Alpha
-
     def __init__(
         self,
         points: Mapping[float, float] | Iterable[tuple[float, float]] | float,
         shape: Literal["constant", "linear", "cosine", "steps"] = "linear",
         unit: Literal["epochs", "steps"] = "epochs",
     ) -> None:
-        self.shape, self.unit = check_word("shape", shape, _SHAPES), check_word("unit", unit, ["epochs", "steps"])
+        self.shape, self.unit = check_word("shape", shape, _SHAPES), check_word("unit", unit, UNITS)
         given = dict(points) if isinstance(points, Iterable) else {0: points}
         if not given or (shape == "constant" and len(given) > 1):
             raise ValueError(f"`points` must be one number for 'constant', else {{time: alpha, ...}}, got {points}.")
         self.points = sorted(map(_check_point, given, given.values()))
 
-    def alpha(self, time: float) -> float:
+    def value(self, time: float) -> float:
         """Returns alpha at a time, in the schedule's unit."""
         following = bisect_right(self.points, time, key=lambda point: point[0])
         if following in (0, len(self.points)):
@@ -70,16 +64,13 @@ class AlphaSchedule(LightningCallback):
         (t0, alpha0), (t1, alpha1) = self.points[following - 1 : following + 1]
         return alpha0 + _SHAPES[self.shape]((time - t0) / (t1 - t0)) * (alpha1 - alpha0)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the scheme."""
-        scheme = find_criterion(trainer, pl_module, type(self).__name__).weighting
+    alpha = value
+
+    def _pairs(self, trainer: Trainer, module: LightningModule) -> list[tuple[Course, Callable[[float], None]]]:
+        scheme = find_criterion(trainer, module, type(self).__name__).weighting
         if not isinstance(scheme, Alpha):
             raise ValueError(f"`AlphaSchedule` needs the scheme to be Alpha, got {type(scheme).__name__}.")
-        self._scheme = scheme
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Moves alpha to where it is now."""
-        self._scheme.set_alpha(self.alpha(trainer.current_epoch if self.unit == "epochs" else trainer.global_step))
+        return [(self, scheme.set_alpha)]
 
 
 def _check_point(time: object, alpha: object) -> tuple[float, float]:

@@ -29,7 +29,7 @@ class Attachable(Protocol):
         """Returns this rank's part of the gradient by each weight of the groups."""
 
     def scaled(self, factors: Factors) -> Factors:
-        """Returns the factors times the strength that a share amounts to."""
+        """Returns the factors times the strength that a share amounts to, and what a schedule multiplies it by."""
 
     def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
         """Adds the gradients to ``into``, in place."""
@@ -141,7 +141,7 @@ class Attachment:
                 lr = settings["lr"] if skipped is None else settings["lr"] * (1 - skipped)
                 for factors, weights in self._held(penalty, [settings]):
                     parts = [local(weight) for weight in weights if weight.grad is not None]
-                    penalty.add_gradients(parts, parts, _times(factors, -lr))
+                    penalty.add_gradients(parts, parts, _times(penalty.scaled(factors), -lr))
 
     def _held(self, penalty: Attachable, param_groups: list[dict[str, Any]]) -> list[Group]:
         """Returns what the penalty counts of the optimizer's parameters; nothing if there was no backward pass."""

@@ -106,6 +106,7 @@ class Penalty(nn.Module, ABC):
             1.0 if num_samples is None else _check_positive("num_samples", num_samples),
         )
         self.share = None if share is None else GradientShare(_check_share(share, strength, mode))
+        self.factor = 1.0  # what a schedule multiplies the strength by
         self.optimizers: list[ReferenceType[Optimizer]] = []  # those whose steps apply the penalty
         self._module: ReferenceType[nn.Module] | None = None
         self._selection: Selection | None = None
@@ -130,7 +131,7 @@ class Penalty(nn.Module, ABC):
     def forward(self, module: nn.Module) -> Tensor:
         """Returns the penalty on the parameters of ``module``, ``[]``, differentiable, in fp32 or wider."""
         groups = self.groups(module)
-        if not groups:
+        if not groups or self.factor == 0:
             return torch.zeros((), device=next((parameter.device for parameter in module.parameters()), None))
         shape = [(self.scaled(factors), len(weights)) for factors, weights in groups]
         weights = [weight for group in groups for weight in group.weights]
@@ -168,7 +169,10 @@ class Penalty(nn.Module, ABC):
     @property
     def effective_strength(self) -> Strength | Tensor:
         """The strength; with ``share``, the one that it amounts to at present, ``[]``, and 0 before the first step."""
-        return self.strength if self.share is None else self.share.strength
+        strength = self.strength if self.share is None else self.share.strength
+        if isinstance(strength, Mapping):
+            return {pattern: self.factor * value for pattern, value in strength.items()}
+        return strength * self.factor
 
     @torch.no_grad()
     def value(self) -> Tensor:
@@ -209,7 +213,9 @@ class Penalty(nn.Module, ABC):
         }
 
     def scaled(self, factors: Factors) -> Factors:
-        """Returns the factors times the strength that ``share`` amounts to, if it is in use."""
+        """Returns the factors times what a share and a schedule multiply the strength by."""
+        if self.factor != 1:
+            factors = [factor * self.factor for factor in factors]
         return factors if self.share is None else [factor * self.share.strength for factor in factors]
 
     def extra_repr(self) -> str:

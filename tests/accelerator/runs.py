@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lossbalance import WeightedLoss
-from lossbalance.callbacks import AlphaSchedule, BalanceLosses, LossMonitor
+from lossbalance.callbacks import AlphaSchedule, BalanceLosses, LossMonitor, Schedule, WeightSchedule
 from lossbalance.penalties import L2
 from tests.accelerator.schemes import make_scheme
 from tests.callbacks.modules import (
@@ -65,7 +65,10 @@ def train(
 ) -> Run:
     criterion = WeightedLoss(make_scheme(scheme, TERMS), {"l2": L2(**PENALTIES[penalty])})
     balancer, monitor = BalanceLosses(criterion, probes=PROBES), LossMonitor(pictures=False)
-    schedules = [AlphaSchedule({0: 0.3, 8: 0.8}, unit="steps")] if scheme == "alpha" else []
+    factors = {"main": Schedule(0.5, 1.0, over="6 steps"), "l2": Schedule(1.0, 0.1, over="6 steps")}
+    schedules: list[pl.Callback] = [WeightSchedule(factors)]
+    if scheme == "alpha":
+        schedules.append(AlphaSchedule({0: 0.3, 8: 0.8}, unit="steps"))
     options = {"log_every_n_steps": LOGGED_EVERY, "gradient_clip_val": 1.0, **options}
     everyone = [*callbacks, *schedules, balancer, monitor]
     if options.get("enable_checkpointing"):
