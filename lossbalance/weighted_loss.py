@@ -63,6 +63,7 @@ class WeightedLoss(GradientPlaces):
             raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
         super().__init__(weighting.terms, conflict)
         self.weighting = weighting
+        self.probes.magnitudes = weighting.uses_magnitudes
         self.penalties = Penalties(penalties, weighting.terms)
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:

@@ -1,5 +1,6 @@
 """Conflicts settled at the branch, by the criterion."""
 
+import copy
 import io
 import math
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lossbalance import WeightedLoss
 from lossbalance.conflict import MGDA, Aggregator, PCGrad
-from lossbalance.weighting import Alpha, Equal, GradBalance, Uncertainty, Weighting
+from lossbalance.weighting import Alpha, Equal, GradBalance, LRAnnealing, Uncertainty, Weighting
 
 TERMS = ["a", "b", "c"]
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
@@ -137,6 +138,54 @@ def test_evaluation_draws_nothing_and_changes_nothing():
     evaluated.criterion(evaluated.losses(X))
     evaluated.train()
     assert steps(evaluated, range(4)) == steps(quiet, range(4))
+
+
+@pytest.mark.parametrize("scheme", [Equal, GradBalance, LRAnnealing])
+def test_the_step_compiles_into_one_graph(scheme):
+    torch._dynamo.reset()
+    net, plain = Net(scheme(TERMS), MGDA()), Net(scheme(TERMS), MGDA())
+    compiled = torch.compile(lambda x: net.criterion(net.losses(x)), fullgraph=True, backend="aot_eager")
+    for factor in (1.0, 1.5):
+        for trained, total in ((net, compiled), (plain, lambda x: plain.criterion(plain.losses(x)))):
+            trained.zero_grad()
+            total(factor * X).backward()
+        torch.testing.assert_close(net.gradient(), plain.gradient())
+        torch.testing.assert_close(net.criterion.last.cosines, plain.criterion.last.cosines)
+        torch.testing.assert_close(net.criterion.last.gradient_shares, plain.criterion.last.gradient_shares)
+
+
+@pytest.mark.parametrize("scheme", [GradBalance, LRAnnealing])
+def test_the_branch_measures_what_probes_do(scheme):
+    branched, probed = Net(scheme(TERMS)), Net(scheme(TERMS))
+    probed.criterion.branch = lambda h: {term: probed.criterion.probe(term, h) for term in TERMS}
+    ours, theirs = steps(branched, range(6)), steps(probed, range(6))
+    for one, other in zip(ours, theirs, strict=True):
+        for row, expected in zip(one, other, strict=True):
+            torch.testing.assert_close(torch.tensor(row), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_gradient_scaler_changes_nothing():
+    scaled, plain = Net(conflict=MGDA()), Net(conflict=MGDA())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (scaled, plain)]
+    for number in range(3):
+        x = torch.randn(6, 3, generator=torch.Generator().manual_seed(number))
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        scaler.scale(scaled.criterion(scaled.losses(x))).backward()
+        scaler.step(optimizers[0])
+        scaler.update()
+        plain.criterion(plain.losses(x)).backward()
+        optimizers[1].step()
+    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_copy_goes_on_as_the_original_does():
+    net = Net(GradBalance(TERMS), PCGrad())
+    steps(net, range(3))
+    copied = copy.deepcopy(net)
+    assert steps(copied, range(3, 6)) == steps(net, range(3, 6))
 
 
 class Unedited(nn.Module):

@@ -59,7 +59,6 @@ def choose_source(weighting: Weighting, probes: Probes, shared: Tensor | Iterabl
         probes: What measures.
         shared: What the norms are taken with respect to in place of the probes, or None.
     """
-    probes.magnitudes = weighting.uses_magnitudes
     if not weighting.uses_gradients:
         return NoNorms()
     scheme = type(weighting).__name__

@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 
 from lossbalance import WeightedLoss
+from lossbalance.conflict import ConFIG
 from lossbalance.tasks.pinn import CollocationPoints, Helmholtz, PINNModule, TanhNet
 from lossbalance.tasks.pinn.data import draw_boundary
 from lossbalance.weighting import Equal, GradBalance, LRAnnealing
@@ -12,8 +13,8 @@ from lossbalance.weighting import Equal, GradBalance, LRAnnealing
 TERMS = ["residual", "boundary"]
 
 
-def make_module(weighting=None):
-    criterion = WeightedLoss(weighting or Equal(TERMS))
+def make_module(weighting=None, conflict=None):
+    criterion = WeightedLoss(weighting or Equal(TERMS), conflict=conflict)
     return PINNModule(TanhNet(8, 2), Helmholtz((1, 2)), criterion, lambda groups: torch.optim.Adam(groups, lr=1e-3))
 
 
@@ -92,3 +93,22 @@ def test_waves_that_do_not_vanish_on_the_boundary_are_refused():
         Helmholtz((1, 2.5))
     with pytest.raises(ValueError, match="`waves` must be two numbers"):
         Helmholtz((1,))
+
+
+def test_conflicts_are_settled_at_all_parameters():
+    module, data = make_module(conflict=ConFIG()), CollocationPoints(size=32, batch_size=32)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    losses = module.losses(dict.fromkeys(TERMS, module.net), batch)
+    parameters = list(module.net.parameters())
+    rows = []
+    for loss in losses.values():
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    expected = ConFIG()(torch.stack(rows) @ torch.stack(rows).T) @ torch.stack(rows)
+
+    module.training_step(batch, 0).backward()
+
+    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in parameters]), expected, rtol=1e-4, atol=1e-5)
+    cosine = torch.cosine_similarity(*rows, dim=0)
+    torch.testing.assert_close(module.criterion.last.cosines["residual", "boundary"], cosine, rtol=1e-4, atol=1e-5)

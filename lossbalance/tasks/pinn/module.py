@@ -20,7 +20,7 @@ Batch = Mapping[str, Tensor]
 class PINNModule(TaskModule):
     """Trains a network to solve a differential equation: its residual inside and its condition on the boundary.
 
-    Each term has a forward pass of its own, and its gradient is measured at the parameters.
+    Each term has a forward pass of its own; their gradients meet at the parameters, where a conflict is settled.
 
     Args:
         net: The network, from points ``[points, 2]`` to values ``[points]``.
@@ -41,7 +41,7 @@ class PINNModule(TaskModule):
         super().__init__(net, criterion, optimizer, penalties)
         self.equation = equation
         self.error, self.size = SumMetric(), SumMetric()  # squared, of the error and of the solution
-        self._views: dict[str, Network] = {term: criterion.probe_parameters(term, net) for term in TERMS}
+        self._views: dict[str, Network] = criterion.branch_parameters(net)
 
     def predict(self, batch: Batch) -> dict[str, Network]:
         """Returns the network as each term uses it."""
