@@ -9,6 +9,7 @@ python scripts/benchmark.py uncertainty        # not what it costs but what it g
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -21,14 +22,14 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind")
     for kind, subject in (("steps", "under each scheme (the default)"), ("conflicts", "under each aggregator")):
         steps = kinds.add_parser(kind, help=f"a training step {subject}")
-        steps.add_argument("--terms", type=_count, nargs="+", default=[2, 8, 32], help="numbers of terms")
+        steps.add_argument("--terms", type=_several, nargs="+", default=[2, 8, 32], help="numbers of terms")
         steps.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
         steps.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
     uncertainty = kinds.add_parser("uncertainty", help="log-variances that start at 0 and at the first losses")
     uncertainty.add_argument("--seeds", type=_count, default=5, help="trainings of each kind")
     uncertainty.add_argument("--steps", type=_count, default=500, help="steps of a training")
-    uncertainty.add_argument("--lr", type=float, default=0.01, help="learning rate")
-    uncertainty.add_argument("--bikes", type=Path, help="hour.csv of the bike-sharing data, to try that too")
+    uncertainty.add_argument("--lr", type=_positive, default=0.01, help="learning rate")
+    uncertainty.add_argument("--bikes", type=_bikes, help="hour.csv of the bike-sharing data, to try that too")
     penalties = kinds.add_parser("penalties", help="an L2 penalty in each mode, beside weight decay and autograd")
     penalties.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
     penalties.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
@@ -68,6 +69,35 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, got {text!r}")
     return int(text)
+
+
+def _several(text: str) -> int:
+    if _count(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be 2 or more, for one loss needs no weight, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive, finite number, got {text!r}")
+    return number
+
+
+def _bikes(text: str) -> Path:
+    from benchmarks.uncertainty import read_bikes
+
+    try:
+        read_bikes(Path(text))
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"{error}".strip().splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f"must be hour.csv of the bike-sharing data, got {text!r}: {reason}"
+        ) from error
+    return Path(text)
 
 
 def _device(text: str) -> str:

@@ -35,8 +35,10 @@ def main() -> str | None:
     run = {"one_run": _run_one_run, "pinn": _run_pinn, "width_transfer": _run_width_transfer}
     try:
         run[chosen["study"]](chosen)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return f"error: {error}"
+    except OSError as error:
+        return f"error: `--folder` must be a folder that can be written, got {error.filename!r}: {error.strerror}."
     return None
 
 

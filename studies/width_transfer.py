@@ -5,6 +5,7 @@ and from several seeds. What counts is how far the best strength moves with the 
 that was best for the narrowest network.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -63,7 +64,7 @@ class Settings:
         check_integer("seeds", self.seeds, 1)
         check_integer("pictures", self.pictures, 20, 1700)
         check_integer("steps", self.steps, 1)
-        check_number("lr", self.lr, "a positive number", lambda number: number > 0)
+        check_number("lr", self.lr, "a positive, finite number", lambda number: 0 < number < math.inf)
 
 
 class Digits(NamedTuple):

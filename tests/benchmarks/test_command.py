@@ -11,6 +11,15 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
     ("words", "message"),
     [
         (["steps", "--terms", "2", "0"], "argument --terms: must be a whole number, 1 or more, got '0'"),
+        (
+            ["steps", "--terms", "1", "--rounds", "1"],
+            "argument --terms: must be 2 or more, for one loss",
+        ),
+        (["uncertainty", "--lr", "nan"], "argument --lr: must be a positive, finite number, got 'nan'"),
+        (
+            ["uncertainty", "--bikes", "nope.csv"],
+            "argument --bikes: must be hour.csv of the bike-sharing data",
+        ),
         (["penalties", "--rounds", "-1"], "argument --rounds: must be a whole number, 1 or more, got '-1'"),
         (["steps", "--device", "cudo"], "argument --device: must be a device of this machine, got 'cudo'"),
     ],
