@@ -61,6 +61,6 @@ def _code(sentence: str) -> Markup:
 def _inline(svg: str) -> Markup:
     """Makes a picture of our own part of the page, in the reader's own colours."""
     drawing = svg[svg.index("<svg") :]
-    for printed, own in ((INK, "currentColor"), (PAPER, "none"), (MARK, "var(--mark)")):
+    for printed, own in ((INK, "currentColor"), (PAPER, "none"), (MARK.lower(), "var(--mark)")):
         drawing = drawing.replace(printed, own)
     return Markup(drawing)

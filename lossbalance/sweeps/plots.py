@@ -102,7 +102,7 @@ def draw_differences(comparison: Comparison, baseline: str, most: int = 20) -> F
             )  # fmt: skip
         for row, setting in zip(rows, differences.index, strict=True):
             axes.annotate(
-                shorten(setting), (0.0, row), (2, 4), ("axes fraction", "data"), "offset points", fontsize=9.5
+                shorten(setting), (0.0, row), (2, 6), ("axes fraction", "data"), "offset points", fontsize=9.5
             )
         axes.axvline(0, color=INK, linewidth=1)
         values = pd.concat([differences["difference"], pd.Series([0.0])])

@@ -73,6 +73,7 @@ def test_the_table_of_results_has_a_row_for_each_setting(sweep):
 def test_the_page_stands_alone(sweep):
     write_report([sweep])
     page = (sweep / "report.html").read_text()
+    assert "stroke: var(--mark)" in page  # the colour of the data is the page's own
     for tag, attributes in Tags(page).tags:
         assert tag not in ("link", "iframe", "object", "base")
         for name in ("src", "href", "xlink:href", "srcset"):
