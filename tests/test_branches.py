@@ -188,6 +188,18 @@ def test_a_copy_goes_on_as_the_original_does():
     assert steps(copied, range(3, 6)) == steps(net, range(3, 6))
 
 
+def test_forward_passes_that_come_to_no_total_leave_nothing_behind():
+    net, plain = Net(conflict=MGDA()), Net(conflict=MGDA())
+    for first in (True, False):
+        net.losses(X)  # a batch that is skipped
+        sum(net.losses(2 * X).values()).backward()  # a total of the user's own
+        for trained in (net, plain):
+            trained.zero_grad()
+            trained.criterion(trained.losses(X) if first else {**trained.losses(X), "a": None}).backward()
+        torch.testing.assert_close(net.gradient(), plain.gradient(), rtol=0, atol=0)
+        torch.testing.assert_close(net.criterion.last.cosines, plain.criterion.last.cosines, equal_nan=True)
+
+
 class Unedited(nn.Module):
     """A network that knows nothing of branches."""
 

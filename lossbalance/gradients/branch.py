@@ -46,6 +46,7 @@ class Branches:
         self.has_closed = False
         """Whether the last step had a branch."""
         self._anchors: list[Tensor] = []  # of the open step
+        self._usual = 0  # how many the last step had
         self._aliases: dict[int, list[dict[str, Tensor]]] = {}  # of the open step, by module and term
 
     @property
@@ -75,7 +76,9 @@ class Branches:
 
     def close(self, total: Tensor) -> Tensor:
         """Ends the open step: returns its total, connected to its branches, and forgets the matrix that was."""
-        self.has_closed = self.has_opened
+        if len(self._anchors) > max(self._usual, 1) and not torch.compiler.is_compiling():
+            self._drop_unused(total)
+        self._usual, self.has_closed = len(self._anchors), self.has_opened
         for anchor in self._anchors:
             total = total + anchor
         self._anchors.clear()
@@ -98,6 +101,17 @@ class Branches:
         """Returns the inner products of the weighted gradients ``[terms, terms]`` in the last backward pass, or nan."""
         leaf = self.probes.gauges.products
         return torch.full_like(leaf, torch.nan) if leaf.grad is None else leaf.grad
+
+    def _drop_unused(self, total: Tensor) -> None:
+        """Drops the anchors of forward passes that did not come to a total, unless this one has no branch at all."""
+        nodes, seen = [total.grad_fn], set()
+        while nodes:
+            node = nodes.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                nodes.extend(before for before, _ in node.next_functions)
+        used = [anchor for anchor in self._anchors if anchor.grad_fn in seen]
+        self._anchors = used or self._anchors[-max(self._usual, 1) :]
 
     def _run(self, index: int, module: nn.Module, aggregate: Aggregate | None, *args: Any, **kwargs: Any) -> Any:
         if not self.splits:
