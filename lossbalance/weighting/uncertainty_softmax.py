@@ -65,7 +65,7 @@ class UncertaintySoftmax(PositiveWeighting):
     gain: Tensor
 
     def __init__(
-        self, terms: Iterable[str], temperature: float = 1.5, scale_free: bool = True, decay: float = 0.9
+        self, terms: Iterable[str], temperature: float = 1.25, scale_free: bool = True, decay: float = 0.9
     ) -> None:
         super().__init__(terms)
         self.temperature = check_positive("temperature", temperature)
