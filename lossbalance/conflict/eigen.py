@@ -35,11 +35,10 @@ def rotate(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _turn(identity: Tensor) -> Tensor:
     """Returns the permutation after which other rows are paired; all pairs have met when it is the identity again."""
     half = len(identity) // 2
-    ring = [*range(1, half), *reversed(range(half, 2 * half))]
-    places = [0] * len(identity)
-    for place, row in zip(ring[1:] + ring[:1], ring, strict=True):
-        places[place] = row
-    return identity[:, places]
+    if half == 1:
+        return identity
+    first, upper, lower = identity[:, :1], identity[:, 1:half], identity[:, half:]
+    return torch.cat([first, lower[:, :1], upper[:, :-1], lower[:, 1:], upper[:, -1:]], dim=1)
 
 
 def _rotation(matrix: Tensor) -> Tensor:

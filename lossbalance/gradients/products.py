@@ -33,8 +33,9 @@ def multiply(rows: Tensor) -> Tensor:
         if rows.size(1) <= _LONG:
             return rows @ rows.T
         even = rows.size(1) // _PIECE * _PIECE
-        pieces, rest = rows[:, :even].view(len(rows), -1, _PIECE).transpose(0, 1), rows[:, even:]
-        return (pieces @ pieces.mT).sum(dim=0) + rest @ rest.T
+        pieces = rows[:, :even].view(len(rows), -1, _PIECE).transpose(0, 1)
+        products = (pieces @ pieces.mT).sum(dim=0)
+        return products if even == rows.size(1) else products + rows[:, even:] @ rows[:, even:].T
 
 
 def combine(

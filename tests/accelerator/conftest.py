@@ -13,6 +13,7 @@ if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         "test_trainer.py",
         "test_command_line.py",
         "test_benchmarks.py",
+        "test_conflicts.py",
     ]
 
 
