@@ -21,7 +21,7 @@ CORE = {"torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf",
 FLOORS = [  # each may import from those before it
     {"_utils"},
     {"gradients", "weighting", "conflict", "penalties", "breakdown"},
-    {"weighted_loss", "losses", "scale", "state"},
+    {"weighted_loss"},  # and the files beside it that it is made of
     {"criterion", "callbacks"},
     {"sweeps"},
     {"tasks"},
@@ -56,7 +56,8 @@ def dotted(path: Path) -> str:
 
 def floor(path: Path) -> int:
     part = name(path).split("/")[0].removesuffix(".py")
-    return next(height for height, parts in enumerate(FLOORS) if part in parts)
+    beside = 2 if (PACKAGE / f"{part}.py").exists() else None
+    return next((height for height, parts in enumerate(FLOORS) if part in parts), beside)
 
 
 def parts(path: Path) -> set[str]:
