@@ -12,18 +12,23 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lossbalance._utils.checks import check_word
 from lossbalance.cli.objective import check_logged
+from lossbalance.weighted_loss import WeightedLoss
 
 
 class BestAndLast(ModelCheckpoint):
     """Keeps ``best.ckpt``, by a metric, and ``last.ckpt``, of the last whole epoch; before the first, of the start.
 
     So a run that is interrupted at any moment goes on from a point that an uninterrupted one would have passed. The
-    metrics of that point are kept too: after its last epoch a run has nothing left to compute them by.
+    metrics and weights of that point are kept too: after its last epoch a run has nothing left to compute them by.
 
     Args:
         dirpath: The folder.
         monitor: The metric.
         direction: ``maximize`` or ``minimize``.
+
+    Attributes:
+        criterion: Whose weights are kept, if any.
+        weights: The weights at the end of the last epoch, by term.
 
     Raises:
         ValueError: If the direction is another word.
@@ -34,6 +39,8 @@ class BestAndLast(ModelCheckpoint):
         # `save_last` would skip epochs that are not the best.
         super().__init__(dirpath, "best", monitor=monitor, mode=mode, save_last=False, enable_version_counter=False)
         self.last = Path(dirpath) / "last.ckpt"
+        self.criterion: WeightedLoss | None = None
+        self.weights: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,6 +55,8 @@ class BestAndLast(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
         self._metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        if self.criterion is not None:
+            self.weights = {name: value.item() for name, value in self.criterion.weights.items()}
         super().on_train_epoch_end(trainer, pl_module)
         self._save_last(trainer)
 
@@ -58,12 +67,12 @@ class BestAndLast(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What Lightning keeps, and the metrics."""
-        return {**super().state_dict(), "metrics": self._metrics}
+        """What Lightning keeps, the metrics and the weights."""
+        return {**super().state_dict(), "metrics": self._metrics, "weights": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there."""
-        self._metrics = state_dict.get("metrics", {})
+        self._metrics, self.weights = state_dict.get("metrics", {}), state_dict.get("weights", {})
         super().load_state_dict(state_dict)
 
     def _save_last(self, trainer: Trainer) -> None:

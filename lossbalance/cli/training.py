@@ -20,6 +20,7 @@ from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.build import Built, build, build_callbacks
 from lossbalance.cli.checkpoint_file import check_checkpoint, check_optimizer
+from lossbalance.cli.checkpoints import BestAndLast
 from lossbalance.cli.libraries import LIBRARIES
 from lossbalance.cli.objective import check_logged
 from lossbalance.cli.table import show
@@ -57,6 +58,9 @@ def prepare(config: DictConfig) -> Training:
         check_checkpoint(config, built.module)
     callbacks = [*built.callbacks, *build_callbacks(config)]
     test = check_test(config.test, callbacks)
+    for callback in callbacks:
+        if isinstance(callback, BestAndLast):
+            callback.criterion = built.criterion
     trainer = build_trainer(config, built.module, built.criterion, callbacks)
     return Training(built, callbacks, trainer, test, settings)
 
@@ -97,16 +101,25 @@ def _is_single(trainer: pl.Trainer) -> bool:
 
 
 def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]) -> None:
-    trainer, (data, module, criterion, _) = training.trainer, training.built
+    trainer, (data, module, _, _) = training.trainer, training.built
     try:
         trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from stop
     finally:
         _note(trainer, training.callbacks, record)
-        record["weights"] = _numbers(criterion.weights)
+        record["weights"] = _last_weights(training)
     check_logged(record["objective"]["name"], record["metrics"])
     test_network(training.test, trainer, training.built, record)
+
+
+def _last_weights(training: Training) -> dict[str, float]:
+    """Returns the weights of the last step; those of the checkpoint, where there was nothing left to train."""
+    criterion = training.built.criterion
+    kept = [callback.weights for callback in training.callbacks if isinstance(callback, BestAndLast)]
+    if criterion.last_step() is None and any(kept):
+        return kept[0]
+    return _numbers(criterion.weights)
 
 
 def _check_usage(config: DictConfig) -> None:

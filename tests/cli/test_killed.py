@@ -12,7 +12,7 @@ import torch
 from tests.cli.program import train_here
 
 WORDS = [
-    "loss=gradnorm",  # its weights have a history
+    "loss=uncertainty",  # the weights of its last step are not those of the next
     "trainer.max_epochs=2",
     "trainer.limit_train_batches=3",
     "trainer.limit_val_batches=1",
