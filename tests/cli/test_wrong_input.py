@@ -262,3 +262,9 @@ def test_a_checkpoint_with_more_epochs_than_asked_for_is_refused(run, tmp_path):
     said = answer(f"ckpt_path='{last}'", folder=tmp_path / "new")
     assert said.startswith("`trainer.max_epochs` must be at least 2, the epochs that")
     assert said.endswith("got 1: more of them, or an earlier checkpoint.")
+
+
+def test_a_checkpoint_of_the_start_is_gone_on_from_though_its_state_is_of_another_size(tmp_path):
+    train_here(*TINY, "loss=lr_annealing", folder=tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert train_here(*TINY, "loss=lr_annealing", "trainer.max_epochs=2", f"ckpt_path='{last}'", folder=tmp_path)
