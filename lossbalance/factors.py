@@ -1,18 +1,19 @@
 """What the weights are multiplied by, on top of any scheme."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossbalance._utils.checks import check_not_negative
+from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.distributed import world_size
 from lossbalance._utils.precision import keep_precision
 from lossbalance.gradients.sources import Losses
 
 
-class Factors(nn.Module):
+class Factors(DeferredModule):
     """Multiplies the weight that a scheme gives each term by a number that the user gives.
 
     What the scheme learns does not depend on the factors: it sees the losses as they are. A term with a factor of 0 is
@@ -72,9 +73,8 @@ class Factors(nn.Module):
         multiplied = weights * self.row
         return total + (multiplied - weights).dot(row.detach()), multiplied
 
-    def reset_parameters(self) -> None:
-        """Derives what is not in the state."""
-        self.row.fill_(1.0)
+    def _fill(self, names: Iterable[str]) -> None:
+        super()._fill(names)
         for term, factor in self.by_name.items():
             self.row[self.terms.index(term)].fill_(factor)
 

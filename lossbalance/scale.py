@@ -1,9 +1,10 @@
 """One factor on all weights, so that schemes compare at the same learning rate."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossbalance._utils.checks import check_number
+from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.precision import keep_precision
 from lossbalance.weighting.averages import move_average, read_average, start_average
 from lossbalance.weighting.base import Observation, Weighting
@@ -11,7 +12,7 @@ from lossbalance.weighting.base import Observation, Weighting
 _DECAY = 0.99
 
 
-class LossSum(nn.Module):
+class LossSum(DeferredModule):
     r"""Computes the factor by which the weighted losses, averaged over steps, add up to a given number.
 
     With :math:`a_i` a running average of the magnitude of a loss, over steps and ranks, freed of the bias of its start,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_not_negative, check_word
+from lossbalance._utils.checks import check_not_negative
 from lossbalance.breakdown import Breakdown, Step, tabulate
 from lossbalance.conflict.base import Aggregator
-from lossbalance.factors import Factors, check_factor
+from lossbalance.factors import Factors
 from lossbalance.gradients.branch import cosines
 from lossbalance.gradients.places import GradientPlaces
 from lossbalance.gradients.sources import Look, Losses, choose_source
@@ -21,11 +21,11 @@ from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.collection import Penalties
 from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.scale import LossSum, check_sum
-from lossbalance.state import bring_in_order, describe, read_description
+from lossbalance.state import NamedState
 from lossbalance.weighting.base import Weighting
 
 
-class WeightedLoss(GradientPlaces):
+class WeightedLoss(NamedState, GradientPlaces):
     """Combines the losses of a step into one scalar, by a weighting scheme, and adds penalties.
 
     Args:
@@ -34,8 +34,7 @@ class WeightedLoss(GradientPlaces):
         weight_sum: If given, the weights are rescaled to add up to it, so that schemes compare at the same
             learning rate. Penalties are not rescaled.
         loss_sum: If given, the weights are rescaled so that the weighted losses, averaged over steps, add up to it: as
-            the losses fall, the weights grow. This alone gained up to 27 % over the best fixed weights on tables, a
-            learning rate in disguise; so give it to all schemes that are compared, or to none.
+            the losses fall, the weights grow, a learning rate in disguise: give it to all schemes that are compared.
         conflict: What the gradients of the terms are combined by at the branch; None is the plain sum.
 
     Raises:
@@ -97,6 +96,7 @@ class WeightedLoss(GradientPlaces):
             ValueError: If a term is missing or unknown, a loss is not a scalar or on another device than the rest,
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
+        self.derive_values()
         given = self._reader.read(self._factors.detach(losses), self.probes.device)
         active = self._factors.mask(given)
         look = self._observe(active, shared)
@@ -172,7 +172,7 @@ class WeightedLoss(GradientPlaces):
     def synchronize(self) -> None:
         """Brings what the last backward pass measured together over ranks, ahead of the next step.
 
-        Call it on every rank before one saves ``state_dict()``, after ``backward()``; the callbacks do.
+        Call it on every rank before one saves ``state_dict()``, after ``backward()``; callbacks do.
         """
         if self.weighting.uses_gradients:
             self.probes.pending.all_reduce(torch.zeros((), dtype=torch.bool, device=self.probes.device))
@@ -219,50 +219,9 @@ class WeightedLoss(GradientPlaces):
         _, weights = self.weighting.weigh(ones, ones > 0)
         return self._by_name(weights.detach() * self._factors.row)
 
-    def set_factor(self, name: str, factor: float) -> None:
-        """Multiplies the weight that the scheme gives a term, or the strength of a penalty, from the next step on.
-
-        The factor is in the state. What the scheme learns does not depend on it; a term with a factor of 0 is to the
-        scheme as one that is absent, and has no backward pass on a single process.
-
-        Args:
-            name: The term or penalty.
-            factor: 0 or more; 1 before the first call.
-
-        Raises:
-            TypeError: If the factor is not a number.
-            ValueError: If the name is unknown, or the factor negative or not finite.
-        """
-        check_word("name", name, [*self.terms, *self.penalties])
-        if name in self.terms:
-            self._factors.set_factor(name, check_factor(name, factor))
-        else:
-            self.penalties.by_name[name].factor = check_factor(name, factor)
-
-    @property
-    def factors(self) -> dict[str, float]:
-        """What the weights of terms and the strengths of penalties are multiplied by."""
-        penalties = {name: penalty.factor for name, penalty in self.penalties.by_name.items()}
-        return {term: self._factors.by_name.get(term, 1.0) for term in self.terms} | penalties
-
     def extra_repr(self) -> str:
         """The settings."""
         return "" if self.weight_sum is None else f"weight_sum={self.weight_sum:g}"
-
-    def get_extra_state(self) -> Tensor:
-        """The names of the scheme and its terms, and the factors."""
-        return describe(self.weighting, self.factors)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Takes up the factors; all else has been brought in order."""
-        saved = read_description(state)["factors"]
-        for name in self.factors:
-            self.set_factor(name, saved.get(name, 1.0))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if f"{prefix}_extra_state" in state_dict:
-            bring_in_order(state_dict, prefix, self.weighting)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _observe(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None) -> Look | None:
         """Shows the scheme the step, in training; returns what was found for it, or None."""

@@ -55,6 +55,7 @@ class Probes(nn.Module):
         self._half = False  # whether a probe has met an activation of fp16
         self._index = {term: i for i, term in enumerate(self.terms)}
         self.register_buffer("_marker", torch.empty(0), persistent=False)
+        self.is_deferred = self._marker.is_meta  # whether made on the meta device, to get values later
         self.pending = PendingNorms(len(self.terms), self.device)
         self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
         """The leaves whose gradients are measurements."""
@@ -210,15 +211,22 @@ class Probes(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes up what :meth:`get_extra_state` returned."""
+        if self._marker.is_meta:  # and the state is assigned
+            self._marker = torch.empty(0, device=state.device)
+            self.move()
         self.pending.load(state[:-1])
         self.known = {term for term, known in zip(self.terms, state[-1].tolist(), strict=True) if known}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         super()._apply(fn, recurse)
+        self.move()
+        return self
+
+    def move(self) -> None:
+        """Moves what is measured to where the criterion is."""
         if self.device != self.pending.rows.device:
             self.pending.to(self.device)
             self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
-        return self
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a step of its own, and leaves of its own.

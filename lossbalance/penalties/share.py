@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.precision import keep_precision
 
 _DECAY = 0.9  # of the running average: the noise of the batches averages out over about ten steps
 
 
-class GradientShare(nn.Module):
+class GradientShare(DeferredModule):
     r"""Finds the strength at which a penalty's gradient has a given share of the norm of the data's.
 
     .. math:: \lambda = \text{share} \cdot \frac{\overline{\|\nabla L\|}}{\|\nabla R\|},

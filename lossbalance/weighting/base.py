@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_terms
+from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.precision import keep_precision
 
 
@@ -68,7 +69,7 @@ def observe_norms(
     return Observation(losses, norms, norms.bool(), largest, mean_magnitude)
 
 
-class Weighting(nn.Module, ABC):
+class Weighting(DeferredModule, ABC):
     """The rule that turns a row of losses into one total.
 
     A scheme is made from the names of its terms and its settings, and meets losses as a row ``[terms]``
@@ -107,6 +108,8 @@ class Weighting(nn.Module, ABC):
     def __init__(self, terms: Iterable[str]) -> None:
         super().__init__()
         self.terms = check_terms(terms)
+        args, kwargs = self._arguments  # to be made anew from, and what gave the names may give them once
+        self._arguments = (self.terms, *args[1:]) if args else args, kwargs
 
     @abstractmethod
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,8 @@ class Uncertainty(PositiveWeighting):
         self.register_buffer("_log_a", self._a.log(), persistent=False)
         self.register_buffer("_c", torch.tensor([c for _, c in factors]), persistent=False)
         offset = (self._a / self._c).log()
-        self.register_buffer("_offset", offset if offset.any() else None, persistent=False)
+        no_offset = all(a == c for a, c in factors)
+        self.register_buffer("_offset", None if no_offset else offset, persistent=False)
         self.register_buffer("first_loss", (self._c if self.regularizer == "log" else 0.5) / self._a)  # optimum: s = 0
         steps = [start_first(1, 0 if start is None else FIRST + 1) for start in starts]
         self.register_buffer("steps", torch.cat(steps))  # how often each was seen; more than five where it has started

@@ -1,0 +1,145 @@
+"""What is in a state, and which one fits."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lossbalance import WeightedLoss
+from lossbalance.penalties import L2
+from lossbalance.weighting import Alpha, Equal, Fixed, GradBalance, GradNorm, Uncertainty, Weighting
+
+
+class Model(nn.Module):
+    """Two or three heads on one layer, and the criterion beside them."""
+
+    def __init__(self, scheme: Weighting, **settings) -> None:
+        super().__init__()
+        self.criterion = WeightedLoss(scheme, **settings)
+        self.trunk = nn.Linear(3, 4)
+        self.heads = nn.ModuleDict({term: nn.Linear(4, 1) for term in sorted(scheme.terms)})
+
+    def step(self, seed: int) -> Tensor:
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
+        h = self.trunk(x).tanh()
+        losses = {
+            term: (10**i) * head(self.criterion.probe(term, h)).square().mean()
+            for i, (term, head) in enumerate(self.heads.items())
+        }
+        total = self.criterion(losses)
+        total.backward()
+        return total.detach()
+
+
+def trained(scheme: Weighting, **settings) -> Model:
+    torch.manual_seed(0)
+    model = Model(scheme, **settings)
+    for seed in range(3):
+        model.step(seed)
+    return model
+
+
+@pytest.mark.parametrize("scheme", [GradBalance, GradNorm, Uncertainty, Equal])
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_same_terms_in_another_order_are_brought_in_order(scheme, strict):
+    saved = trained(scheme(["a", "b", "c"]), loss_sum=3.0)
+    other = Model(scheme(["c", "a", "b"]), loss_sum=3.0)
+    other.load_state_dict(copy.deepcopy(saved.state_dict()), strict=strict)
+    for seed in range(3, 6):
+        torch.testing.assert_close(other.step(seed), saved.step(seed), rtol=1e-6, atol=0)
+    torch.testing.assert_close(other.criterion.weights, {t: saved.criterion.weights[t] for t in "cab"})
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("terms", [["a", "x"], ["a", "b", "c"], ["a"]])
+def test_other_terms_are_refused_with_both_lists(terms, strict):
+    saved = trained(GradBalance(["a", "b"]))
+    message = rf"the state must be one of the criterion's terms, \[{str(terms)[1:-1]}\], got one of \['a', 'b'\]"
+    with pytest.raises(ValueError, match=message):
+        Model(GradBalance(terms)).load_state_dict(saved.state_dict(), strict=strict)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_another_scheme_is_refused_with_both_names_and_a_cure(strict):
+    saved = trained(GradBalance(["a", "b"]))
+    message = (
+        "the state is that of GradBalance, the criterion's scheme is GradNorm: make the criterion with GradBalance"
+    )
+    with pytest.raises(ValueError, match=message):
+        WeightedLoss(GradNorm(["a", "b"])).load_state_dict(saved.criterion.state_dict(), strict=strict)
+
+
+def test_an_order_that_matters_to_the_scheme_is_refused():
+    saved = WeightedLoss(Alpha(["a", "b", "c"], alpha=0.2)).state_dict()
+    WeightedLoss(Alpha(["a", "c", "b"], alpha=0.5)).load_state_dict(saved)
+    with pytest.raises(ValueError, match="the state has 'a' for its first term, the criterion 'b'"):
+        WeightedLoss(Alpha(["b", "a", "c"], alpha=0.5)).load_state_dict(saved)
+
+
+def test_a_state_is_made_of_tensors_for_formats_that_hold_nothing_else():
+    state = trained(Uncertainty(["a", "b"])).state_dict()
+    assert all(isinstance(value, Tensor) for value in state.values())
+
+
+SCHEMES = [
+    lambda: Fixed(["a", "b"], {"a": 0.5, "b": 2.0}),
+    lambda: Alpha(["a", "b"], alpha=0.25),
+    lambda: GradBalance(["a", "b"], ratios={"a": 1, "b": 3}),
+    lambda: GradNorm(["a", "b"]),
+    lambda: Uncertainty(["a", "b"], likelihood={"a": "gaussian", "b": "classification"}),
+]
+
+
+def emptied(model: Model, state: dict[str, Tensor]) -> None:
+    model.to_empty(device="cpu")
+    model.load_state_dict(state)
+
+
+def assigned(model: Model, state: dict[str, Tensor]) -> None:
+    model.load_state_dict(state, assign=True)
+
+
+def one_by_one(model: Model, state: dict[str, Tensor]) -> None:
+    """As ``PreTrainedModel.from_pretrained`` does: what the state does not hold gets memory, with anything in it."""
+    for name, value in state.items():
+        place, _, key = name.rpartition(".")
+        module = model.get_submodule(place)
+        if key == "_extra_state":
+            module.set_extra_state(value)
+        else:
+            setattr(module, key, nn.Parameter(value) if key in module._parameters else value)
+    for module in model.modules():
+        for key in module._non_persistent_buffers_set:
+            if getattr(module, key) is not None:
+                setattr(module, key, torch.full_like(getattr(module, key), 7, device="cpu"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("materialize", [emptied, assigned, one_by_one])
+def test_a_criterion_made_on_the_meta_device_goes_on_from_a_state(scheme, materialize):
+    saved = trained(scheme())
+    with torch.device("meta"):
+        model = Model(scheme())
+    materialize(model, copy.deepcopy(saved.state_dict()))
+    for seed in range(3, 6):
+        assert torch.equal(model.step(seed), saved.step(seed))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_deferred_initialization_ends_in_the_values_of_the_constructor(scheme):
+    with torch.device("meta"):
+        model = Model(scheme())
+    model.to_empty(device="cpu")
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    plain = Model(scheme())
+    torch.testing.assert_close(model.criterion.state_dict(), plain.criterion.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(model.criterion.weights, plain.criterion.weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["l2.head", "keys", "training", "", 3])
+def test_a_name_that_no_state_can_hold_is_refused(name):
+    with pytest.raises(ValueError, match="`penalties` must have names that can be keys of a module's state, got"):
+        WeightedLoss(Equal(["a"]), penalties={name: L2(1e-4)})
