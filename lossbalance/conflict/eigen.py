@@ -24,9 +24,11 @@ def rotate(matrix: Tensor) -> tuple[Tensor, Tensor]:
     count = len(matrix)
     vectors = torch.eye(count, dtype=matrix.dtype, device=matrix.device)
     turn = _turn(vectors)
+    crossed = torch.cat([-turn[count // 2 :], turn[: count // 2]])
     sweeps = 1 if count == 2 else 3 + (count - 1).bit_length()  # which takes fp64 to its last bits
     for _ in range((count - 1) * sweeps):
-        rotation = _rotation(matrix) @ turn
+        angles = _angles(matrix).repeat(2).unsqueeze(1)
+        rotation = torch.addcmul(angles.cos() * turn, angles.sin(), crossed)
         matrix = rotation.T @ matrix @ rotation
         vectors = vectors @ rotation
     return matrix.diagonal()[:rows], vectors[:rows, :rows]  # after whole sweeps the padding is back in its place
@@ -41,16 +43,14 @@ def _turn(identity: Tensor) -> Tensor:
     return torch.cat([first, lower[:, :1], upper[:, :-1], lower[:, 1:], upper[:, -1:]], dim=1)
 
 
-def _rotation(matrix: Tensor) -> Tensor:
-    """Returns the rotation that brings row i and row i + n/2 to a product of 0, for each i below n/2."""
-    half = len(matrix) // 2
-    difference = (matrix.diagonal()[:half] - matrix.diagonal()[half:]) / 2
-    product = matrix.diagonal(half)
-    sign = torch.where(difference < 0, -1.0, 1.0)
-    angle = torch.atan2(sign * product, difference.abs()) / 2  # the smaller one, for which sweeps converge
-    cos, sin = angle.cos(), angle.sin()
-    top = torch.cat([cos.diag(), -sin.diag()], dim=1)
-    return torch.cat([top, torch.cat([sin.diag(), cos.diag()], dim=1)])
+def _angles(matrix: Tensor) -> Tensor:
+    """Returns the angle that brings row i and row i + n/2 to a product of 0, for each i below n/2.
+
+    Of the two it is the smaller one, for which sweeps converge.
+    """
+    first, second = matrix.diagonal().chunk(2)
+    tangent = 2 * matrix.diagonal(len(first)) / (first - second)  # of twice the angle; nan where all is 0
+    return tangent.nan_to_num(0.0, torch.inf, -torch.inf).atan() / 2
 
 
 def invert(matrix: Tensor, tolerance: float) -> Tensor:
