@@ -13,28 +13,30 @@ MEAN_LIMIT, WORST_LIMIT = 0.01, 0.05
 PLAIN, CONTROL = "plain sum", "control"
 
 
-def compare(results: pd.DataFrame, matched: bool = False, measure: str = "error") -> pd.DataFrame:
+def compare(
+    results: pd.DataFrame, loss_sum: bool = False, sweep_loss_sum: bool = False, measure: str = "error"
+) -> pd.DataFrame:
     """Returns how far each scheme ends above the best fixed weights, on each table.
 
     Args:
         results: What :func:`studies.one_run.study` returned.
-        matched: Whether to compare schemes and sweep at one scale, by ``loss_sum``.
+        loss_sum: Whether the schemes are those with ``loss_sum``.
+        sweep_loss_sum: Whether the fixed weights are; with both, all are compared at one scale.
         measure: ``"error"``, which counts; or ``"loss"``.
 
     Returns:
         By scheme and table: ``excess``, the test error, a mean over seeds, relative to that of the fixed weights with
-        the lowest validation error, less 1; and ``error_of_excess``, its standard error over seeds. The plain sum, and
-        unless ``matched`` the control, the best of the sweep with ``loss_sum``, are among the schemes.
+        the lowest validation error, less 1; and ``error_of_excess``, its standard error over seeds. The plain sum and
+        the control, the best of the sweep with ``loss_sum``, are among the schemes.
     """
+    index = ["scheme", "setting", "matched", "table", "seed"]
     measured = results.rename(columns={f"validation_{measure}": "validation", f"test_{measure}": "test"})
-    measured = measured[["scheme", "setting", "matched", "table", "seed", "validation", "test"]].fillna(np.inf)
-    measured = measured.set_index(["scheme", "setting", "matched", "table", "seed"])
-    best, control = _choose(measured, matched), _choose(measured, True)
-    own = measured.xs(matched, level="matched")["test"]
+    measured = measured[[*index, "validation", "test"]].fillna(np.inf).set_index(index)
+    own = measured.xs(loss_sum, level="matched")["test"]
     schemes = {name: own[name].droplevel("setting") for name in sorted(set(results["scheme"]) - {SWEEP})}
-    schemes = {PLAIN: own[SWEEP].loc[0]} | ({} if matched else {CONTROL: control}) | schemes
-    rows = {name: _excess(test, best) for name, test in schemes.items()}
-    return pd.concat(rows, names=["scheme"])
+    schemes = {PLAIN: own[SWEEP].loc[0], CONTROL: _choose(measured, True)} | schemes
+    best = _choose(measured, sweep_loss_sum)
+    return pd.concat({name: _excess(test, best) for name, test in schemes.items()}, names=["scheme"])
 
 
 def _choose(measured: pd.DataFrame, matched: bool) -> pd.Series:
@@ -69,21 +71,25 @@ class Answer(NamedTuple):
     sentence: str
 
 
-def answer(comparison: pd.DataFrame) -> Answer:
-    """Chooses the scheme to take first: of those within both limits the lowest mean, or else the lowest worst excess.
+def answer(plain: pd.DataFrame, with_loss_sum: pd.DataFrame) -> Answer:
+    """Chooses what to take first: of all within both limits the lowest mean, or else the lowest worst excess.
 
     Args:
-        comparison: What :func:`compare` returned.
+        plain: What :func:`compare` returned.
+        with_loss_sum: The same of the schemes with ``loss_sum``.
     """
-    schemes = summarize(comparison.drop([PLAIN, CONTROL], level="scheme", errors="ignore"))
+    both = pd.concat([plain, with_loss_sum.rename(index="{} with loss_sum".format, level="scheme")])
+    references = [f"{name}{form}" for name in (PLAIN, CONTROL) for form in ("", " with loss_sum")]
+    schemes = summarize(both.drop(references, level="scheme", errors="ignore"))
     within = schemes[(schemes["mean"] <= MEAN_LIMIT) & (schemes["worst"] <= WORST_LIMIT)]
-    first = within["mean"].idxmin() if len(within) else schemes.index[0]
+    first, *others = within.sort_values("mean").index if len(within) else schemes.index
     mean, worst, where = schemes.loc[first]
-    excess = comparison["excess"].loc[first]
+    excess = both["excess"].loc[first]
     said = f"Take {first} first: one run ends {_say(mean)} the best of a sweep on average over {len(excess)} tables"
     beyond = excess[excess > WORST_LIMIT].sort_values(ascending=False)
     if beyond.empty:
-        return Answer(first, f"{said}, and at the worst {_say(worst)} it ({where}).")
+        held = f"; within the same limits {', '.join(others)}" if others else ""
+        return Answer(first, f"{said}, and {_say(worst)} it where it does worst ({where}){held}.")
     places = ", ".join(f"{table} ({share:+.1%})" for table, share in beyond.items())
     return Answer(first, f"{said}; not on tables such as {places}.")
 

@@ -13,52 +13,45 @@ _BLUE, _ORANGE = PALETTE[:2]
 _FULL = 4 * WORST_LIMIT  # from here on a colour is at its strongest
 
 
-def draw_one_run(plain: pd.DataFrame, matched: pd.DataFrame, losses: pd.DataFrame) -> Figure:
-    """Draws how far each scheme ends above the best fixed weights: on each table, at one scale, and by the loss.
+def draw_one_run(plain: pd.DataFrame, with_loss_sum: pd.DataFrame) -> Figure:
+    """Draws how far each scheme ends above the best fixed weights on each table, as it is and with ``loss_sum``.
 
     Args:
         plain: What :func:`studies.one_run_answer.compare` returned.
-        matched: The same at a matched scale.
-        losses: The same of the loss in place of the error.
+        with_loss_sum: The same of the schemes with ``loss_sum``.
     """
-    order = _order(plain)
-    whole = plain["excess"].unstack("table").loc[order]
-    whole.columns = [str(name).replace("_", "\n") for name in whole.columns]
-    panels = {
-        "Test error above that of the best fixed weights of a sweep, %": whole.join(_extremes(plain)),
-        "at one scale\n(loss_sum), %": _extremes(matched).reindex(order),
-        "test loss in place\nof the error, %": _extremes(losses).loc[order],
-    }
-    widths = [table.shape[1] for table in panels.values()]
-    figure = Figure(figsize=(0.74 * sum(widths) + 2.6, 0.34 * len(order) + 1.7), dpi=110, layout="constrained")
-    for axes, (title, table) in zip(figure.subplots(1, 3, width_ratios=widths), panels.items(), strict=True):
-        _draw(axes, table)
-        axes.set_title(title, fontsize=10)
-    for axes in figure.axes[1:]:
-        axes.set_yticklabels([])
+    order = _order(plain, with_loss_sum)
+    tables = [_tabulate(comparison).loc[order] for comparison in (plain, with_loss_sum)]
+    width = 0.56 * sum(table.shape[1] for table in tables) + 2.2
+    figure = Figure(figsize=(width, 0.3 * len(order) + 1.4), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw(left, tables[0], "default settings")
+    _draw(right, tables[1], "with loss_sum = number of terms")
+    figure.suptitle("One run: test error above that of the best fixed weights of a sweep, in %", fontsize=11)
     return figure
 
 
-def _order(plain: pd.DataFrame) -> list[str]:
-    """Returns the schemes, best worst case first, and after them what they are compared with."""
-    names = list(summarize(plain).index)
-    references = [name for name in (PLAIN, CONTROL) if name in names]
-    return [name for name in names if name not in references] + references
+def _order(plain: pd.DataFrame, with_loss_sum: pd.DataFrame) -> list[str]:
+    """Returns the schemes by the worst case of the better form, and after them what they are compared with."""
+    worst = np.minimum(summarize(plain)["worst"], summarize(with_loss_sum)["worst"]).drop([PLAIN, CONTROL])
+    return [*worst.sort_values().index, PLAIN, CONTROL]
 
 
-def _extremes(comparison: pd.DataFrame) -> pd.DataFrame:
-    return summarize(comparison)[["mean", "worst"]]
+def _tabulate(comparison: pd.DataFrame) -> pd.DataFrame:
+    table = comparison["excess"].unstack("table")
+    table.columns = [str(name).replace("_", "\n") for name in table.columns]
+    return table.join(summarize(comparison)[["mean", "worst"]])
 
 
-def _draw(axes: Axes, table: pd.DataFrame) -> None:
+def _draw(axes: Axes, table: pd.DataFrame, title: str) -> None:
     """Draws a table of numbers on colours: blue is better than the sweep, orange worse."""
+    axes.set_title(title, fontsize=10)
     values = table.to_numpy(dtype=float)
     colours = LinearSegmentedColormap.from_list("excess", [_BLUE, "white", _ORANGE])
     axes.imshow(np.clip(values, -_FULL, _FULL), cmap=colours, vmin=-_FULL, vmax=_FULL, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            weight = "bold" if table.columns[column] in ("mean", "worst") else "normal"
-            axes.text(column, row, _format(value), ha="center", va="center", fontsize=8, color=INK, weight=weight)
+        weight = "bold" if table.columns[column] in ("mean", "worst") else "normal"
+        axes.text(column, row, _format(value), ha="center", va="center", fontsize=7.5, color=INK, weight=weight)
     axes.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
     axes.set_yticks(range(len(table)), table.index, fontsize=9)
     axes.tick_params(length=0)

@@ -29,33 +29,39 @@ def report_one_run(
         console.print(f"The table {name} is left out: it is not in {settings.data}.", soft_wrap=True)
     results = study(present, folder, jobs, console)
     results.to_csv(folder / "results.csv", index=False)
-    plain, matched, losses = compare(results), compare(results, matched=True), compare(results, measure="loss")
-    joined = plain.join([matched.add_suffix("_matched"), losses.add_suffix("_of_loss")])
-    joined.to_csv(folder / "excess.csv")
+    comparisons = {
+        "as it is": compare(results),
+        "with loss_sum": compare(results, loss_sum=True),
+        "with loss_sum, as the sweep": compare(results, loss_sum=True, sweep_loss_sum=True),
+        "test loss in place of error": compare(results, measure="loss"),
+    }
+    pd.concat(comparisons, names=["comparison"]).to_csv(folder / "excess.csv")
+    plain, with_loss_sum, *_ = comparisons.values()
     picture = picture or folder / "one_run.png"
-    draw_one_run(plain, matched, losses).savefig(picture)
-    console.print(_show(plain, matched, losses, settings.seeds))
-    found = answer(plain)
+    draw_one_run(plain, with_loss_sum).savefig(picture)
+    console.print(_show(comparisons, settings.seeds))
+    found = answer(plain, with_loss_sum)
     console.print(found.sentence, soft_wrap=True)
     console.print(f"{picture}, {folder / 'excess.csv'}, {folder / 'results.csv'}", soft_wrap=True)
     return found
 
 
-def _show(plain: pd.DataFrame, matched: pd.DataFrame, losses: pd.DataFrame, seeds: int) -> Table:
-    count = plain.index.get_level_values("table").nunique()
-    title = f"Test error above that of the best fixed weights of a sweep, {count} tables, {seeds} seeds"
+def _show(comparisons: dict[str, pd.DataFrame], seeds: int) -> Table:
+    columns = {name: _format(comparison) for name, comparison in comparisons.items()}
+    count = next(iter(comparisons.values())).index.get_level_values("table").nunique()
+    title = (
+        f"Test error above that of the best fixed weights of a sweep, mean and worst of {count} tables, {seeds} seeds"
+    )
     table = Table(title=title, title_justify="left")
     table.add_column("scheme")
-    for kind in ("", ", at one scale", ", of the loss"):
-        table.add_column(f"mean{kind}", justify="right")
-        table.add_column("worst", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right")
         table.add_column("on")
-    columns = [_format(comparison) for comparison in (plain, matched, losses)]
-    for name in columns[0]:
-        table.add_row(name, *(cell for column in columns for cell in column.get(name, ["", "", ""])))
+    for scheme in next(iter(columns.values())):
+        table.add_row(scheme, *(cell for column in columns.values() for cell in column[scheme]))
     return table
 
 
 def _format(comparison: pd.DataFrame) -> dict[str, list[str]]:
     rows = summarize(comparison).iterrows()
-    return {str(name): [f"{row['mean']:+.1%}", f"{row['worst']:+.1%}", row["where"]] for name, row in rows}
+    return {str(name): [f"{row['mean']:+.1%} {row['worst']:+7.1%}", row["where"]] for name, row in rows}

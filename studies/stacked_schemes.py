@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Observation, Weighting
-from lossbalance.weighting.averages import move_average, read_average
 from studies.multitask import Heads, MultiTaskNet, Parameters, forward, stack
 
 _DECAY = 0.99  # of the averages of the losses, as in WeightedLoss
@@ -29,7 +28,7 @@ class StackedWeights:
         self._last = [scheme for scheme in schemes if scheme.uses_gradients]
         self.with_gradients = slice(len(matched) - len(self._last), len(matched))
         """The copies whose scheme uses gradients."""
-        self._average = torch.zeros(2, len(matched), fixed.shape[1])  # of the losses shown
+        self._average = torch.zeros(2, len(matched), fixed.shape[1])  # of the losses shown, and of 1
         self._measured: list[Tensor] = []  # what the schemes that use gradients have not been shown yet
         self._begun = False
 
@@ -53,7 +52,7 @@ class StackedWeights:
         rows = losses[len(self.fixed) :].unbind()
         weighed = [scheme.weigh(row, present) for scheme, row in zip(self.schemes, rows, strict=True)]
         weights = torch.cat([self.fixed * present, *(row.unsqueeze(0) for _, row in weighed)])
-        sums = (weights * read_average(self._average)).nansum(1)
+        sums = (weights * (self._average[0] / self._average[1])).nansum(1)
         factors = torch.where(self.matched, losses.shape[1] / sums, 1.0)
         totals = [total * factor for (total, _), factor in zip(weighed, factors[len(self.fixed) :], strict=True)]
         return weights * factors.unsqueeze(1), sum(totals, start=torch.zeros(()))
@@ -74,7 +73,8 @@ class StackedWeights:
         for scheme, row, known in zip(self.schemes, *shown[:, len(self.fixed) :], strict=True):
             if not scheme.uses_gradients:
                 scheme.observe(Observation(row, row, known > 0))
-        move_average(self._average, shown[0], shown[1] > 0, _DECAY)
+        latest = torch.where(shown[1] > 0, torch.stack([shown[0].abs(), shown[1]]), self._average)
+        self._average.lerp_(latest, 1 - _DECAY)
 
 
 def measure(heads: Heads, losses: Tensor, outputs: Tensor, head: Tensor, copies: slice) -> Tensor:

@@ -86,13 +86,16 @@ def test_a_comparison_by_hand():
         ]
     results = make_results(rows)
 
-    plain, matched = compare(results), compare(results, matched=True)
+    plain, matched = compare(results), compare(results, loss_sum=True, sweep_loss_sum=True)
 
     assert plain["excess"].to_dict() == pytest.approx(
         {(PLAIN, "t"): 0.8, (CONTROL, "t"): -0.2, ("Good", "t"): 0.0}, abs=1e-9
     )
     assert plain.loc[("Good", "t"), "error_of_excess"] == pytest.approx(0.2)  # -.1 and .1, over .5
-    assert matched["excess"].to_dict() == pytest.approx({(PLAIN, "t"): 0.0, ("Good", "t"): 0.0}, abs=1e-9)
+    assert matched["excess"].to_dict() == pytest.approx(
+        {(PLAIN, "t"): 0.0, (CONTROL, "t"): 0.0, ("Good", "t"): 0.0}, abs=1e-9
+    )
+    assert compare(results, loss_sum=True)["excess"]["Good"]["t"] == pytest.approx(-0.2)  # .4, over .5
 
 
 def make_comparison(excess):
@@ -101,21 +104,25 @@ def make_comparison(excess):
 
 
 def test_the_answer_is_within_both_limits_where_a_scheme_is():
-    comparison = make_comparison({"One": [-0.3, 0.06], "Two": [-0.1, 0.04], "Three": [0.0, 0.0], CONTROL: [-0.5, -0.5]})
-    found = answer(comparison)
+    plain = make_comparison({"One": [-0.3, 0.06], "Two": [-0.1, 0.04], "Three": [0.0, 0.0], CONTROL: [-0.5, -0.5]})
+    found = answer(plain, make_comparison({"One": [0.1, 0.1], "Two": [0.01, 0.01], CONTROL: [-0.5, -0.5]}))
     assert found.scheme == "Two"
     assert found.sentence == (
-        "Take Two first: one run ends 3.0% below the best of a sweep on average over 2 tables, and at the worst 4.0% "
-        "above it (b)."
+        "Take Two first: one run ends 3.0% below the best of a sweep on average over 2 tables, and 4.0% above it where "
+        "it does worst (b); within the same limits Three, Two with loss_sum."
     )
-    assert summarize(comparison).loc["One"].to_dict() == {"mean": pytest.approx(-0.12), "worst": 0.06, "where": "b"}
+    assert summarize(plain).loc["One"].to_dict() == {"mean": pytest.approx(-0.12), "worst": 0.06, "where": "b"}
+    found = answer(plain, make_comparison({"One": [-0.2, 0.03]}))
+    assert found.sentence.startswith("Take One with loss_sum first: one run ends 8.5% below")
 
 
 def test_the_answer_says_where_it_does_not_hold():
-    found = answer(make_comparison({"One": [0.2, 0.1], "Two": [0.5, 0.0]}))
+    found = answer(make_comparison({"One": [0.2, 0.1], "Two": [0.5, 0.0]}), make_comparison({"One": [0.3, 0.3]}))
     assert found.scheme == "One"
-    assert found.sentence.endswith("15.0% above the best of a sweep on average over 2 tables; not on tables such as a "
-                                   "(+20.0%), b (+10.0%).")  # fmt: skip
+    assert found.sentence == (
+        "Take One first: one run ends 15.0% above the best of a sweep on average over 2 tables; not on tables such as "
+        "a (+20.0%), b (+10.0%)."
+    )
 
 
 def test_the_report_is_a_table_a_picture_and_the_same_again(tmp_path, monkeypatch):
