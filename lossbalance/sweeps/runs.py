@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,11 @@ def _tidy(value: Any) -> Any:
     """Rounds numbers, also those that came as text, so that equal choices are equal."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return json.dumps(value)
+    return _tidy_scalar(value)
+
+
+@lru_cache(maxsize=100_000, typed=True)  # thousands of runs are told nearly the same
+def _tidy_scalar(value: str | int | float) -> str | int | float:
     try:
         number = float(f"{float(value):.10g}")
     except ValueError:
