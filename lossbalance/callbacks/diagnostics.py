@@ -1,61 +1,49 @@
-"""What a training can suffer from without a sign, and what to do about it."""
+"""What a training can suffer from without a sign: since when, how much, and what to type."""
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch.optim import Optimizer
 
-from lossbalance.callbacks.balance_losses import BalanceLosses
-from lossbalance.callbacks.statistics import TermStatistics
+from lossbalance.callbacks.epochs import Epochs
 from lossbalance.weighted_loss import WeightedLoss
 
 _NEARLY_ALL = 0.95  # of the gradient
-_COLLAPSED = 1e-3  # of the weight that the term had in the first epoch
+_HARDLY_ANY = 0.01  # of the gradient
+_FAR = 1e3  # from the weight that the term had in the first epoch
 _UNMOVED = 1e-6  # relative change of the loss from the first epoch to the second
+_NOTHING = 1e-4  # of the gradient, for a penalty
+_STANDS, _GROWS = 5e-3, 0.02  # relative changes from epoch to epoch
+_OPPOSED = -0.1  # mean cosine
+_RISES = 0.05  # relative change in validation since its best
 
 
-@dataclass(frozen=True)
-class Epochs:
-    """What is known of the terms after an epoch."""
-
-    terms: Sequence[str]
-    probed: Collection[str]
-    """The terms that have met a probe, or were meant to."""
-    history: Sequence[Mapping[str, float]]
-    """The means of each epoch so far, as :class:`LossMonitor` keeps them."""
-
-    @classmethod
-    def of(
-        cls, statistics: TermStatistics, balancer: BalanceLosses | None, history: Sequence[Mapping[str, float]]
-    ) -> "Epochs":
-        """Returns what is known of the terms of one criterion."""
-        probes, prefix = statistics.criterion.probes, statistics.prefix
-        probed = {*probes.placed, *probes.probed, *(balancer.probes if balancer else ())}
-        terms = [f"{prefix}{term}" for term in statistics.criterion.terms]
-        return cls(terms, {f"{prefix}{term}" for term in probed}, history)
-
-    def mean(self, quantity: str, term: str, epoch: int = -1) -> float:
-        """Returns a mean of an epoch; nan for what was not measured."""
-        return self.history[epoch].get(f"{quantity}/{term}", math.nan)
-
-    def weighs(self, term: str) -> bool:
-        """Whether the term has a weight; 0 is a choice, and no trouble."""
-        weight = self.mean("weight", term)
-        return math.isfinite(weight) and weight != 0
-
-    def unseen(self, term: str) -> bool:
-        """Whether the gradient of a term that weighs something has met none of its probes."""
-        return term in self.probed and self.weighs(term) and not self.mean("gradient_share", term) > 0
+def diagnose(epochs: Epochs) -> Iterator[tuple[str, str]]:
+    """Yields a key for each fault that shows in the last epoch, and what to say."""
+    looks: list[tuple[Iterable[str], Sequence[Callable[[Epochs, str], str | None]]]] = [
+        (epochs.terms, (_not_finite, _unseen, _dominant, _drowned, _collapsed, _run_away, _unmoved, _stuck, _overfit)),
+        (epochs.penalties, (_useless, _overwhelming)),
+        (epochs.pairs, (_conflicting,)),
+    ]
+    for names, functions in looks:
+        for name in names:
+            for look in functions:
+                message = look(epochs, name)
+                if message is not None:
+                    yield f"{look.__name__} {name}", message
 
 
-def diagnose_terms(epochs: Epochs) -> Iterator[tuple[str, str]]:
-    """Yields a key for each trouble that shows in the last epoch, and what to say."""
-    for term in epochs.terms:
-        for look in (_not_finite, _unseen, _dominant, _collapsed, _unmoved):
-            message = look(epochs, term)
-            if message is not None:
-                yield f"{look.__name__} {term}", message
+def diagnose_scheme(criterion: WeightedLoss) -> Iterator[tuple[str, str]]:
+    """Yields what the scheme says of itself: weights at their bound, limits out of reach."""
+    check = getattr(criterion.weighting, "check", None)
+    if check is None:
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check()
+    for warning in caught:
+        message = str(warning.message)
+        yield message.partition(",")[0], message
 
 
 def diagnose_parameters(criterion: WeightedLoss, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, str]]:
@@ -92,33 +80,140 @@ def _unseen(epochs: Epochs, term: str) -> str | None:
 
 
 def _dominant(epochs: Epochs, term: str) -> str | None:
-    alone = not any(epochs.weighs(other) for other in epochs.terms if other != term)
-    share = epochs.mean("gradient_share", term)
-    if alone or not share > _NEARLY_ALL or any(map(epochs.unseen, epochs.terms)):
+    since = epochs.since(lambda i: _takes_all(epochs, term, i))
+    if since is None:
         return None
     return (
-        f"{term!r} takes {share:.1%} of the gradient and drowns the other terms: balance them by GradBalance or "
-        f"GradNorm, or lower the weight of {term!r}."
+        f"{term!r} takes {epochs.mean('gradient_share', term):.1%} of the gradient since epoch {since} and drowns the "
+        "other terms: balance them by GradBalance or GradNorm (`loss=gradbalance`, `loss=gradnorm`), or lower the "
+        f"weight of {term!r}."
     )
 
 
+def _drowned(epochs: Epochs, term: str) -> str | None:
+    def drowns(i: int) -> bool:
+        alone = any(_takes_all(epochs, other, i) for other in epochs.terms)  # which is told of that one
+        return not alone and epochs.compares(i) and 0 < epochs.mean("gradient_share", term, i) < _HARDLY_ANY
+
+    since = epochs.since(drowns)
+    if since is None:
+        return None
+    ratios = ", ".join(f"{name}: {4 if name == term else 1}" for name in epochs.terms)
+    return (
+        f"{term!r} has had {epochs.mean('gradient_share', term):.2%} of the gradient since epoch {since}: try "
+        f"`loss=inverse_loss`, or `loss=gradbalance` with 'loss.ratios={{{ratios}}}'."
+    )
+
+
+def _takes_all(epochs: Epochs, term: str, epoch: int) -> bool:
+    return epochs.compares(epoch) and epochs.mean("gradient_share", term, epoch) > _NEARLY_ALL
+
+
 def _collapsed(epochs: Epochs, term: str) -> str | None:
-    first, last = epochs.mean("weight", term, 0), epochs.mean("weight", term)
-    if not (epochs.weighs(term) and abs(last) < _COLLAPSED * abs(first)):
+    first = epochs.mean("weight", term, 0)
+    since = epochs.since(
+        lambda i: epochs.weighs(term, i) and abs(epochs.mean("weight", term, i)) < abs(first) / _FAR, 1
+    )
+    if since is None:
         return None
     return (
-        f"The weight of {term!r} has collapsed from {first:.3g} to {last:.3g}, which hardly trains the term any more: "
-        "hold it by Fixed, or by GradBalance and its ratios."
+        f"The weight of {term!r} has collapsed from {first:.3g} to {epochs.mean('weight', term):.3g}, below a "
+        f"thousandth since epoch {since}, which hardly trains the term any more: hold it by Fixed (`loss=fixed`), or "
+        "by GradBalance and its ratios (`loss=gradbalance`)."
+    )
+
+
+def _run_away(epochs: Epochs, term: str) -> str | None:
+    def runs(quantity: str, factor: float, i: int) -> bool:
+        return abs(epochs.mean(quantity, term, i)) > factor * abs(epochs.mean(quantity, term, 0))
+
+    since = epochs.since(
+        lambda i: epochs.weighs(term, 0) and runs("weight", _FAR, i) and runs("contribution", 10, i), 1
+    )
+    if since is None:
+        return None
+    first, last = epochs.mean("weight", term, 0), epochs.mean("weight", term)
+    return (
+        f"The weight of {term!r} runs away: from {first:.3g} to {last:.3g}, above a thousand times the first since "
+        f"epoch {since}, and its loss does not fall as fast: lower the scheme's learning rate (`loss.lr=`), or hold "
+        "the weight by Fixed (`loss=fixed`)."
     )
 
 
 def _unmoved(epochs: Epochs, term: str) -> str | None:
-    if len(epochs.history) != 2 or not epochs.weighs(term):
+    if len(epochs.history) < 2 or not epochs.weighs(term):
         return None
-    first, second = (epochs.mean("loss", term, epoch) for epoch in (0, 1))
-    if not abs(second - first) <= _UNMOVED * abs(first):
+    first, last = epochs.mean("loss", term, 0), epochs.mean("loss", term)
+    if not all(
+        abs(epochs.mean("loss", term, epoch) - first) <= _UNMOVED * abs(first) for epoch in range(1, epochs.last + 1)
+    ):
         return None
     return (
-        f"The loss of {term!r} never moved: it is {second:.6g} in the second epoch as in the first. Is it detached "
+        f"The loss of {term!r} never moved: it is {last:.6g} in the last epoch as in the first. Is it detached "
         "from the network, or are the parameters that it depends on frozen or missing from the optimizer?"
+    )
+
+
+def _stuck(epochs: Epochs, term: str) -> str | None:
+    def stands(i: int) -> bool:
+        if i < 1 or not epochs.weighs(term, i):
+            return False
+        fallen = epochs.mean("loss", term, i) < (1 - _STANDS) * epochs.mean("loss", term, i - 1)
+        return not fallen and epochs.mean("weight", term, i) > (1 + _GROWS) * epochs.mean("weight", term, i - 1)
+
+    since = epochs.since(stands, patience=3)
+    if since is None or _unmoved(epochs, term) is not None:
+        return None
+    return (
+        f"The loss of {term!r} has stopped falling since epoch {since}, at {epochs.mean('loss', term):.4g}, while its "
+        f"weight grows, to {epochs.mean('weight', term):.4g}: that takes from the other terms and gives nothing. Hold "
+        "the weight by Fixed (`loss=fixed`), or give the term more of the network (`task.width=`)."
+    )
+
+
+def _overfit(epochs: Epochs, term: str) -> str | None:
+    courses = [(epochs.validated(term, i), i) for i in range(len(epochs.history))]
+    best, place = min(((loss, i) for loss, i in courses if loss == loss), default=(0.0, epochs.last))
+    falls = epochs.mean("loss", term) < (1 - _RISES) * epochs.mean("loss", term, place)
+    rises = epochs.validated(term, epochs.last) > best + _RISES * abs(best)
+    if epochs.last - place < 3 or not (falls and rises):
+        return None
+    since = int(epochs.history[place]["epoch"])
+    return (
+        f"The loss of {term!r} falls in training and rises in validation since epoch {since}, there from {best:.4g} to "
+        f"{epochs.validated(term, epochs.last):.4g}: stop at the best (`callbacks=early_stopping`), penalize the "
+        "weights (`penalty=l2`), or lower the weight of the term."
+    )
+
+
+def _useless(epochs: Epochs, name: str) -> str | None:
+    since = epochs.since(lambda i: 0 < epochs.mean("gradient_share", name, i) < _NOTHING)
+    if since is None:
+        return None
+    return (
+        f"The penalty {name!r} does nothing: it has had {epochs.mean('gradient_share', name):.2g} of the gradient over "
+        f"its weights since epoch {since}: raise `penalty.strength`, or say how much it may have, `penalty.share=0.05`."
+    )
+
+
+def _overwhelming(epochs: Epochs, name: str) -> str | None:
+    since = epochs.since(lambda i: epochs.mean("gradient_share", name, i) > _NEARLY_ALL)
+    if since is None:
+        return None
+    return (
+        f"The penalty {name!r} does everything: it has had {epochs.mean('gradient_share', name):.1%} of the gradient "
+        f"over its weights since epoch {since}: lower `penalty.strength`, or say how much it may have, "
+        "`penalty.share=0.05`."
+    )
+
+
+def _conflicting(epochs: Epochs, name: str) -> str | None:
+    since = epochs.since(lambda i: epochs.mean("conflict", name, i) > 0.5 and epochs.mean("cosine", name, i) < _OPPOSED)
+    if since is None:
+        return None
+    return (
+        f"{' and '.join(map(repr, epochs.pairs[name]))} point against each other in "
+        f"{epochs.mean('conflict', name):.0%} of the steps since epoch {since}, at a mean cosine of "
+        f"{epochs.mean('cosine', name):.2f}: try `conflict=mgda` or "
+        "`conflict=imtlg`, or a wider trunk (`task.width=`)."
     )

@@ -1,7 +1,7 @@
 """The plain losses of a validation or a test."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from lossbalance._utils.checks import check_names
 from lossbalance.breakdown import tabulate
 from lossbalance.callbacks.logs import publish
 from lossbalance.callbacks.running_means import RunningMeans
-from lossbalance.callbacks.statistics import NewCalls, finite_means
+from lossbalance.callbacks.statistics import NewCalls, TermStatistics, finite_means
 from lossbalance.weighted_loss import WeightedLoss
 
 
@@ -71,3 +71,10 @@ class EvaluationStatistics:
 
     def _nothing(self, prefix: str) -> RunningMeans:
         return RunningMeans(len(self.criteria[prefix].terms)).to(self.device)
+
+
+def read_validation(trainer: Trainer, statistics: Sequence[TermStatistics]) -> dict[str, float]:
+    """Returns the plain losses of the last validation, whoever has logged them, by the names of the terms."""
+    terms = [f"{each.prefix}{term}" for each in statistics for term in each.criterion.terms]
+    metrics = trainer.callback_metrics
+    return {term: float(metrics[f"val/loss/{term}"]) for term in terms if f"val/loss/{term}" in metrics}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_warn
 
 from lossbalance._utils.extras import explain_missing
+from lossbalance._utils.warn import warn_user
 
 
 def publish(trainer: Trainer, means: Mapping[str, float]) -> None:
@@ -33,7 +33,7 @@ def draw(
     try:
         from lossbalance.callbacks.plots import draw_history, send_picture  # need matplotlib
     except ImportError as error:
-        rank_zero_warn(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
+        warn_user(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
         return
     short = len(by_epoch) == 1 and by_step
     figure = draw_history(by_step, "step") if short else draw_history(by_epoch, "epoch")

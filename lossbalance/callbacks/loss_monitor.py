@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from lossbalance._utils.distributed import world_size
-from lossbalance.callbacks.diagnostics import Epochs, diagnose_parameters, diagnose_terms
-from lossbalance.callbacks.evaluation import EvaluationStatistics
+from lossbalance._utils.warn import warn_user
+from lossbalance.callbacks.diagnostics import diagnose, diagnose_parameters, diagnose_scheme
+from lossbalance.callbacks.epochs import Epochs
+from lossbalance.callbacks.evaluation import EvaluationStatistics, read_validation
 from lossbalance.callbacks.find_criterion import find_balancer, find_criteria
 from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.logs import draw, log, publish
@@ -50,6 +51,8 @@ class LossMonitor(LightningCallback):
             ``contribution``, ``value_share`` (its part of the contributions, in magnitude) and ``gradient_share``,
             nan where it was not measured. The weight of a penalty is its strength, where that is one number, or what
             ``share`` amounts to at the end.
+        diagnoses: What the last epoch suffers from, a line each: since when, how much, and what to type. Each fault is
+            also told by a warning, when it is first seen.
         history: What was logged of the training at the end of each epoch, with its number as ``epoch``.
 
     Raises:
@@ -65,6 +68,8 @@ class LossMonitor(LightningCallback):
         self._evaluation: EvaluationStatistics | None = None
         self._resumed: dict[str, Any] = {}
         self._logged_at = 0
+        self.diagnoses: list[str] = []
+        self._validation: list[dict[str, float]] = []  # the plain losses of each epoch
         self._warned: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,14 +77,14 @@ class LossMonitor(LightningCallback):
         criteria = find_criteria(trainer, pl_module, type(self).__name__)
         self._statistics = [TermStatistics(each, pl_module.device, prefix) for prefix, each in criteria.items()]
         if not self._resumed:
-            self.last_epoch, self.history, self._course = {}, [], []
+            self.last_epoch, self.history, self._course, self._validation = {}, [], [], []
         for each, state in zip(self._statistics, self._resumed.get("statistics", []), strict=False):
             each.load_state_dict(state)
         self._resumed = {}
         self._logged_at = trainer.global_step
         if find_balancer(trainer) is None:
             for each in self._statistics:
-                self._warn(diagnose_parameters(each.criterion, trainer.optimizers))
+                self._warn(trainer, diagnose_parameters(each.criterion, trainer.optimizers))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings the ranks together before one of them may save."""
@@ -111,8 +116,12 @@ class LossMonitor(LightningCallback):
         self.last_epoch = merge(each.tabulate(means) for each in self._statistics)
         self.history.append({"epoch": trainer.current_epoch, **means})
         publish(trainer, means)
+        self._validation.append(read_validation(trainer, self._statistics))
+        self.diagnoses = []
         for each in self._statistics:
-            self._warn(diagnose_terms(Epochs.of(each, find_balancer(trainer), self.history)))
+            self._warn(trainer, diagnose_scheme(each.criterion))
+            epochs = Epochs.of(each, find_balancer(trainer), self.history, self._validation)
+            self._warn(trainer, diagnose(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the pictures."""
@@ -159,6 +168,7 @@ class LossMonitor(LightningCallback):
     def state_dict(self) -> dict[str, Any]:
         """What has been counted so far."""
         kept = {"history": self.history, "course": self._course, "last_epoch": self.last_epoch}
+        kept |= {"validation": self._validation}
         return kept | {"statistics": [each.state_dict() for each in self._statistics]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -166,6 +176,7 @@ class LossMonitor(LightningCallback):
         self._resumed = state_dict
         self.last_epoch = state_dict.get("last_epoch", {})
         self.history, self._course = state_dict.get("history", []), state_dict.get("course", [])
+        self._validation = state_dict.get("validation", [])
 
     def _start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         criteria = find_criteria(trainer, pl_module, type(self).__name__)
@@ -177,11 +188,12 @@ class LossMonitor(LightningCallback):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and step // every > self._logged_at // every
 
-    def _warn(self, troubles: Iterable[tuple[str, str]]) -> None:
-        for trouble, message in troubles:
-            if trouble not in self._warned:
-                self._warned.add(trouble)
-                rank_zero_warn(message)
+    def _warn(self, trainer: Trainer, faults: Iterable[tuple[str, str]]) -> None:
+        for fault, message in faults:
+            self.diagnoses.append(message)
+            if fault not in self._warned and trainer.is_global_zero:
+                warn_user(message)
+            self._warned.add(fault)
 
 
 def _batch_size(batch: Any) -> int:

@@ -58,6 +58,7 @@ def begin(config: DictConfig) -> dict[str, Any]:
         "gradient_shares": {},
         "conflicts": {},
         "last_epoch": {},
+        "diagnoses": [],
         "config": choices | _settings(config),
     }
 

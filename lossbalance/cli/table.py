@@ -33,6 +33,8 @@ def show(record: dict[str, Any]) -> None:
         console.print(table)
     if record.get("conflicts"):
         _show_conflicts(console, record["conflicts"])
+    for diagnosis in record.get("diagnoses", []):
+        console.print(f"! {diagnosis}", highlight=False, soft_wrap=True, markup=False)
     tested = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
     if tested:
         show_test(tested, record["tested"])

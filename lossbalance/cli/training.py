@@ -71,7 +71,7 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     Args:
         config: The configuration.
         record: The summary of the run; gets ``terms``, ``metrics``, ``objective``, ``weights``,
-            ``gradient_shares``, ``conflicts`` and ``last_epoch``.
+            ``gradient_shares``, ``conflicts``, ``last_epoch`` and ``diagnoses``.
 
     Raises:
         KeyboardInterrupt: If training was interrupted.
@@ -175,6 +175,7 @@ def _note(trainer: pl.Trainer, callbacks: list[pl.Callback], record: dict[str, A
             weighed = callback.history[-1] if callback.history else {}
             metrics = {name: value for name, value in metrics.items() if name not in weighed}
             record["last_epoch"] = callback.last_epoch
+            record["diagnoses"] = callback.diagnoses
             record["conflicts"] = _conflicts(weighed)
             record["gradient_shares"] = {name: did["gradient_share"] for name, did in callback.last_epoch.items()}
     record["metrics"] = metrics

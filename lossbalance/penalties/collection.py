@@ -1,12 +1,12 @@
 """The penalties of a criterion."""
 
-import warnings
 from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from lossbalance._utils.warn import warn_user
 from lossbalance.penalties.base import Penalty
 
 
@@ -62,10 +62,9 @@ class Penalties(nn.ModuleDict):
         if module is not None:
             penalty.remember_module(module)
         if self.training and warn and not penalty.is_applied:
-            warnings.warn(
+            warn_user(
                 f"nobody applies the penalty {name!r}, which is in mode {penalty.mode!r}: call "
                 "`criterion.attach(optimizer, module)` once, when the optimizer is made.",
-                stacklevel=5,
             )
 
 

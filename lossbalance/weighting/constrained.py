@@ -1,12 +1,12 @@
 """Losses that are to stay below a limit."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_number, check_positive, did_you_mean
+from lossbalance._utils.warn import warn_user
 from lossbalance.weighting.averages import move_average, read_average, start_average
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
@@ -107,11 +107,10 @@ class Constrained(Weighting):
         rows = zip(self.terms, self.weight.tolist(), read_average(self.average).tolist(), strict=True)
         for term, weight, average in rows:
             if term in self.limits and weight >= self.max_weight * (1 - 1e-6) and average > self.limits[term]:
-                warnings.warn(
+                warn_user(
                     f"The limit of {term!r}, {self.limits[term]:g}, is out of reach: its loss stands at {average:g}, "
                     f"and its weight at `max_weight`={self.max_weight:g}. Raise the limit, or `max_weight` if the "
                     "other terms may suffer more.",
-                    stacklevel=3,
                 )
 
     def train(self, mode: bool = True) -> "Constrained":

@@ -1,7 +1,6 @@
 """Weights that are learned with the network, one noise variance per loss."""
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lossbalance._utils.checks import check_names, check_number, check_positive, did_you_mean
+from lossbalance._utils.warn import warn_user
 from lossbalance.weighting.averages import FIRST, TINY, average_first, start_first
 from lossbalance.weighting.base import Observation
 from lossbalance.weighting.positive import PositiveWeighting
@@ -150,10 +150,9 @@ class Uncertainty(PositiveWeighting):
         at_bound = ((self.log_variance <= -_BOUND) & (self.lowest < math.exp(-_BOUND))).tolist()
         stuck = [term for term, is_stuck in zip(self.terms, at_bound, strict=True) if is_stuck]
         if stuck:
-            warnings.warn(
+            warn_user(
                 f"The loss of {stuck} stays at 0, which has driven its weight to the bound of about 1e17: leave such a "
                 "term out (None) where it is 0, or weigh it by Fixed.",
-                stacklevel=2,
             )
 
     def _optimum(self, losses: Tensor) -> Tensor:
