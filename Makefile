@@ -1,7 +1,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: train test test-lowest
+.PHONY: help train test test-lowest docs
+
+help:  ## what there is to make
+	@grep -E "^[a-z-]+:.*##" Makefile | sed -E "s/:.*## /\t/" | expand -t 16
 
 train: .venv/installed  ## make train ARGS="loss=alpha alpha=0.3"
 	$(BIN)/python scripts/train.py $(ARGS)
@@ -11,6 +14,9 @@ test: .venv/installed  ## linter, formatter, type checker, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+docs: .venv/installed  ## the site, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 test-lowest: .venv-lowest/installed  ## the tests, with the lowest versions that pyproject.toml admits
 	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n auto

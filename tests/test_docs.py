@@ -1,0 +1,45 @@
+"""What the README and the pages of the site show, runs; and what they link to, exists."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOME = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+LINKS = [
+    (page, link)
+    for page in PAGES
+    if "_build" not in page.parts
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_every_python_example_runs_in_the_order_of_the_page(page, tmp_path, monkeypatch):
+    matplotlib.use("agg")
+    monkeypatch.chdir(tmp_path)  # an example draws a picture
+    names: dict = {"__name__": "page"}
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda value: getattr(value, "name", value))
+def test_every_link_to_a_file_of_the_project_leads_there(page, link):
+    if link.startswith(f"{HOME}/"):  # absolute, so that it works on a package index too
+        path = ROOT / re.sub(rf"{re.escape(HOME)}/(raw|blob|tree)/main/", "", link)
+    elif link.startswith("http"):
+        return
+    else:
+        path = page.parent / link
+    assert path.exists()
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
