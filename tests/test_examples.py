@@ -1,0 +1,40 @@
+"""The examples run, and show what they say."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+
+def run(name, **settings):
+    return importlib.import_module(name).main(**settings)
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec")
+def test_a_callback_balances_the_gradients_of_a_module_that_knows_nothing_of_it():
+    last = run("lightning_callback")
+    assert 0.3 < last["aux"]["gradient_share"] < 0.7  # a plain sum: above .99
+
+
+def test_the_main_head_gets_its_ratio_and_learns():
+    assert run("auxiliary_heads")["main"] < 0.5  # chance: .69
+
+
+def test_tasks_in_three_units_are_learned_though_labels_are_missing():
+    assert max(run("missing_labels").values()) < 0.2
+
+
+def test_a_physics_informed_network_solves_its_equation():
+    assert run("pinn") < 0.1
+
+
+def test_the_divergence_ends_at_its_whole_weight():
+    assert run("vae", epochs=4)["kl"] == 1.0
+
+
+def test_the_router_has_one_percent_of_the_gradient():
+    shares = run("mixture_of_experts")
+    assert shares["router"] == pytest.approx(0.01, abs=0.005)
