@@ -43,3 +43,8 @@ def test_every_link_to_a_file_of_the_project_leads_there(page, link):
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "supported.md").read_text()))
+def test_what_is_said_to_be_supported_is_tested_there(path):
+    assert (ROOT / path).exists()

@@ -1,12 +1,15 @@
 """The examples run, and show what they say."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
 
 
 def run(name, **settings):
@@ -28,7 +31,7 @@ def test_tasks_in_three_units_are_learned_though_labels_are_missing():
 
 
 def test_a_physics_informed_network_solves_its_equation():
-    assert run("pinn") < 0.1
+    assert run("pinn") < 0.05  # a plain sum: .48
 
 
 def test_the_divergence_ends_at_its_whole_weight():
@@ -38,3 +41,24 @@ def test_the_divergence_ends_at_its_whole_weight():
 def test_the_router_has_one_percent_of_the_gradient():
     shares = run("mixture_of_experts")
     assert shares["router"] == pytest.approx(0.01, abs=0.005)
+
+
+def run_notebook(name):
+    notebook = json.loads((EXAMPLES / name).read_text())
+    names = {"__name__": "notebook"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), name, "exec"), names)
+    return names
+
+
+def test_the_notebook_of_the_physics_informed_network_finds_the_solution():
+    matplotlib.use("agg")
+    assert run_notebook("pinn.ipynb")["error"] < 0.05
+
+
+def test_the_notebook_of_auxiliary_heads_gives_the_main_one_its_share(capsys):
+    shares = run_notebook("auxiliary_heads.ipynb")["shares"]
+    assert shares["GradBalance 1:4"] == pytest.approx(0.8, abs=0.1)
+    assert shares["plain sum"] < 0.01
+    assert "GradBalance 1:4: main loss" in capsys.readouterr().out
