@@ -16,7 +16,7 @@ from lossbalance._utils.files import write_bytes, write_text
 from lossbalance.sweeps import plots
 from lossbalance.sweeps.courses import QUANTITIES, choose_settings, draw_courses, read_courses
 from lossbalance.sweeps.page import Picture, Section, render
-from lossbalance.sweeps.runs import NoRunsError, Runs, read_runs, show
+from lossbalance.sweeps.runs import Runs, read_runs, show
 from lossbalance.sweeps.statistics import (
     Comparison,
     TradeOff,
@@ -119,7 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = ReportOptions(given.metric, given.trade_off, given.minimize, given.maximize, given.margin)
         print(write_report(given.folders, given.out, options))
-    except (NoRunsError, ValueError, OSError) as error:
+    except OSError as error:
+        print(
+            f"error: `--out` must be a folder that can be written, got {error.filename!r}: {error.strerror}.",
+            file=sys.stderr,
+        )
+        return 1
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"The whole report: {Path(given.out or given.folders[0]) / 'report.html'}")

@@ -172,6 +172,8 @@ def test_the_command_line_answers_what_cannot_be_reported_with_one_message(tmp_p
     assert capsys.readouterr().err.startswith("error: no such folder")
     assert main([str(sweep), "--metric", "val/accuracy"]) == 1
     assert "those that exist: ['val/aux/accuracy', 'val/loss/main', 'val/main/accuracy']" in capsys.readouterr().err
+    assert main([str(sweep), "--out", "/dev/null/report"]) == 1
+    assert "`--out` must be a folder that can be written, got '/dev/null/report'" in capsys.readouterr().err
     (sweep / "3" / "summary.json").write_text("{")
     assert main([str(sweep)]) == 0
     assert str(sweep / "report.html") in capsys.readouterr().out
