@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_not_negative
+from lossbalance._utils.transforms import is_exporting
 from lossbalance.breakdown import Breakdown, Step, tabulate
 from lossbalance.conflict.base import Aggregator
 from lossbalance.factors import Factors
@@ -79,7 +80,7 @@ class WeightedLoss(NamedState, GradientPlaces):
         module: nn.Module | None = None,
         shared: Tensor | Iterable[Tensor] | None = None,
     ) -> Tensor:
-        """Returns the total of one step; call ``backward()`` on it.
+        """Returns the total of one step, in fp32 or wider; call ``backward()`` on it.
 
         Args:
             losses: Each term's loss by name, a scalar in floating point; None for a term that this batch lacks.
@@ -87,9 +88,6 @@ class WeightedLoss(NamedState, GradientPlaces):
             shared: Activations or parameters with respect to which a gradient scheme takes its norms in this very step,
                 by ``torch.autograd.grad``: one partial backward pass per term, on top of the ordinary one. For terms
                 that pass no common activation; where they do, probes cost nothing. Other schemes ignore it.
-
-        Returns:
-            The total ``[]``, in fp32 or wider.
 
         Raises:
             TypeError: If a loss is not a tensor in floating point.
@@ -112,7 +110,8 @@ class WeightedLoss(NamedState, GradientPlaces):
             total = self._close_branches(total)
         norms = None if look is None or look.norms is None else weights * look.norms
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
-        self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms)
+        if not is_exporting():
+            self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms)
         return total
 
     @contextmanager

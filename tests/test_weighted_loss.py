@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Alpha, Equal, Fixed, GradBalance, GradNorm, Weighting
+from tests.compiler import skip_where_the_compiler_cannot_differentiate
 
 
 def two(aux: float = 2.0, main: float = 4.0) -> dict[str, Tensor]:
@@ -321,6 +322,8 @@ def test_a_scheme_without_that_method_is_abstract():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_whole_step_compiles_to_one_graph(scheme):
     torch.manual_seed(0)
+    if scheme().uses_gradients:
+        skip_where_the_compiler_cannot_differentiate()
     model, criterion, eager = Branches(), WeightedLoss(scheme()), WeightedLoss(scheme())
     step = torch.compile(lambda x: criterion(model.losses(criterion, x)), fullgraph=True, backend="aot_eager")
 

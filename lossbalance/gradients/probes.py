@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_word
+from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.measurement import Measurement, Probe
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import PendingNorms
@@ -78,6 +79,7 @@ class Probes(nn.Module):
     def expect(self, term: str, x: Tensor) -> int:
         """Notes that the gradient of ``term`` by ``x`` will be measured, and returns the term's index."""
         self._check(term, x)
+        refuse_transforms("to probe an activation")
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)

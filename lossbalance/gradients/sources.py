@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.distributed import world_size
+from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import average_over_ranks
 from lossbalance.gradients.probes import Probes
@@ -59,6 +60,8 @@ def choose_source(weighting: Weighting, probes: Probes, shared: Tensor | Iterabl
         probes: What measures.
         shared: What the norms are taken with respect to in place of the probes, or None.
     """
+    refuse_transforms("to observe a step")
+    probes.magnitudes = weighting.uses_magnitudes
     if not weighting.uses_gradients:
         return NoNorms()
     scheme = type(weighting).__name__

@@ -42,7 +42,7 @@ class Penalties(nn.ModuleDict):
             TypeError: If ``module`` is not a module.
             ValueError: If it is missing.
         """
-        if not isinstance(module, nn.Module | None):
+        if module is not None and not isinstance(module, nn.Module):
             raise TypeError(f"`module` must be the module that the penalties are computed on, got {module!r}.")
         values = {}
         for name, penalty in self.by_name.items():

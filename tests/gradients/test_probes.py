@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from lossbalance import WeightedLoss
-from lossbalance.weighting import Equal, GradBalance, GradNorm
+from lossbalance.weighting import Equal, GradBalance, GradNorm, UncertaintySoftmax
+from tests.compiler import skip_where_the_compiler_cannot_differentiate
 from tests.recorder import Recorder
 
 
@@ -316,6 +317,8 @@ def test_a_differentiable_backward_pass_of_one_term_leaves_its_gauge_in_place():
 
 
 def test_a_criterion_that_was_pickled_measures_in_a_compiled_step():
+    skip_where_the_compiler_cannot_differentiate()
+
     def total(criterion: WeightedLoss, x: Tensor) -> Tensor:
         aux, main = criterion.probe("aux", x), criterion.probe("main", x)
         return criterion({"aux": (aux * torch.tensor([3.0, 4.0])).sum(), "main": main.square().sum()})
@@ -339,6 +342,8 @@ def test_an_activation_must_not_be_changed_in_place_behind_its_probe(scheme):
 
 @pytest.mark.filterwarnings("ignore:Using backward")
 def test_a_backward_pass_that_can_be_differentiated_leaves_a_criterion_that_can_be_copied_and_compiled():
+    skip_where_the_compiler_cannot_differentiate()
+
     def total(criterion: WeightedLoss, x: Tensor) -> Tensor:
         aux = (criterion.probe("aux", x) * torch.tensor([3.0, 4.0])).sum()
         return criterion({"aux": aux, "main": criterion.probe("main", x).square().sum()})
@@ -447,10 +452,34 @@ def test_a_scheme_that_takes_the_place_of_another_is_balanced_from_its_first_ste
     torch.testing.assert_close(criterion.last.gradient_shares["aux"], torch.tensor(0.5))
 
 
-def test_a_transformed_function_says_that_it_cannot_be_probed():
-    criterion = WeightedLoss(Equal(["aux", "main"]))
-    with pytest.raises(RuntimeError, match="functorch"):
-        torch.func.grad(lambda x: criterion.probe("aux", x).sum())(torch.ones(2))
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap, torch.func.jacrev])
+def test_a_transformed_function_says_that_it_cannot_be_probed_nor_observed(transform):
+    criterion, x = WeightedLoss(Equal(["aux", "main"])), torch.ones(2)
+    with pytest.raises(RuntimeError, match=r"to probe an activation is not possible inside a transform of torch.func"):
+        transform(lambda x: criterion.probe("aux", x).sum())(x)
+    observing = WeightedLoss(UncertaintySoftmax(["aux", "main"]))
+    with pytest.raises(RuntimeError, match=r"to observe a step is not possible inside a transform of torch.func"):
+        transform(lambda x: observing({"aux": x.sum(), "main": x.sum()}))(x)
+    criterion.eval()
+    transform(lambda x: criterion({"aux": criterion.probe("aux", x).sum(), "main": x.sum()}))(x)
+
+
+@either_kind
+def test_a_step_can_be_exported_in_evaluation_and_says_so_in_training(scheme):
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.criterion = Linear(), WeightedLoss(scheme(["aux", "main"]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.criterion(losses_and_branch_points(self.net, x, self.criterion.probe, nested=True)[0])
+
+    step, x = Step(), Linear().example()
+    step(x).backward()
+    with pytest.raises(RuntimeError, match="to probe an activation is not possible while it is exported"):
+        torch.export.export(step, (x,), strict=False)
+    exported = torch.export.export(step.eval(), (x,), strict=False)
+    torch.testing.assert_close(exported.module()(x), step(x))
 
 
 def test_a_total_that_needs_no_gradient_is_left_without():

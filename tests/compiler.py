@@ -1,0 +1,11 @@
+"""What the compiler at hand can do."""
+
+import pytest
+
+
+def skip_where_the_compiler_cannot_differentiate() -> None:
+    """Skips a test that compiles the first step of a gradient scheme, which differentiates the losses ahead."""
+    import torch._dynamo
+
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip(f"the compiler of torch {torch.__version__} does not trace torch.autograd.grad")
