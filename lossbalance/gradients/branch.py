@@ -57,7 +57,7 @@ class Branches:
     @property
     def has_opened(self) -> bool:
         """Whether the open step has a branch."""
-        return bool(self._anchors)
+        return len(self._anchors) > 0
 
     def split(self, h: Tensor, aggregate: Aggregate | None) -> dict[str, Tensor]:
         """Returns ``h`` for each term, and combines what comes back; None for ``aggregate`` is the plain sum."""
