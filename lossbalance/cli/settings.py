@@ -72,21 +72,26 @@ def _check_trainer(trainer: Any, early: bool) -> None:
     for key in ("limit_train_batches", "limit_val_batches", "val_check_interval"):
         if trainer.get(key) == 0:
             raise ValueError(f"`trainer.{key}` must be above 0, got 0: a run trains, and is judged by its validation.")
-    endless = trainer.max_epochs is None or trainer.max_epochs < 0
-    if trainer.max_epochs is not None and (trainer.max_epochs == 0 or trainer.max_epochs < -1):
-        check_integer("trainer.max_epochs", trainer.max_epochs, 1)
-    if endless and not early and trainer.max_steps == -1 and trainer.max_time is None and not trainer.fast_dev_run:
-        raise ValueError(
-            f"`trainer.max_epochs` must be a whole number, 1 or more, got {trainer.max_epochs}: training would not "
-            "end; or give trainer.max_steps, trainer.max_time or callbacks=early_stopping."
-        )
-    if trainer.max_steps != -1:
-        check_integer("trainer.max_steps", trainer.max_steps, 1)
+    _check_end(trainer, early)
     epochs, every = trainer.max_epochs, trainer.get("check_val_every_n_epoch")
-    if not endless and isinstance(every, int) and every > epochs:
+    if isinstance(every, int) and 0 < (epochs or 0) < every:
         raise ValueError(
             f"`trainer.check_val_every_n_epoch` must be at most trainer.max_epochs={epochs}, got {every}: a run is "
             "judged by its validation."
+        )
+
+
+def _check_end(trainer: Any, early: bool) -> None:
+    """Checks that training ends at some time, and not before it begins."""
+    if trainer.max_epochs == 0:
+        check_integer("trainer.max_epochs", trainer.max_epochs, 1)
+    if trainer.max_steps != -1:
+        check_integer("trainer.max_steps", trainer.max_steps, 1)
+    ends = early or trainer.max_steps != -1 or trainer.max_time is not None or trainer.fast_dev_run
+    if trainer.max_epochs in (None, -1) and not ends:
+        raise ValueError(
+            f"`trainer.max_epochs` must be a whole number, 1 or more, got {trainer.max_epochs}: training would not "
+            "end; or give trainer.max_steps, trainer.max_time or callbacks=early_stopping."
         )
 
 
@@ -97,7 +102,8 @@ def _check_optimizer(optimizer: Mapping[str, Any]) -> None:
 def _check_finite(settings: Mapping[str, Any], group: str, keys: tuple[str, ...]) -> None:
     for key in keys:
         if settings.get(key) is not None:
-            check_number(f"{group}.{key}", settings[key], "a finite number, 0 or more", lambda n: 0 <= n < math.inf)
+            number = check_number(f"{group}.{key}", settings[key], "a number, 0 or more", lambda n: n >= 0)
+            check_number(f"{group}.{key}", number, "a finite number, 0 or more", math.isfinite)
 
 
 def _check_penalty(penalty: Mapping[str, Any]) -> None:
