@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
-    pytest.mark.filterwarnings("ignore:(The probe of )?'(aux|main)':UserWarning"),  # the monitor's diagnoses
+    pytest.mark.filterwarnings("ignore:(The (probe of|penalty|loss of|weight of) )?'(aux|main|l2)':UserWarning"),
 ]
 CAPTURED = [name for name in SCHEMES if name not in ("famo", "scalarizer")]  # these run what is not ours
 GPU = {"accelerator": "gpu", "devices": 1}

@@ -27,6 +27,10 @@ class BalanceLosses(LightningCallback):
 
         trainer = Trainer(callbacks=[BalanceLosses(WeightedLoss(Uncertainty(["aux", "main"])))])
 
+    It needs automatic optimization, which has one optimizer. Under manual optimization, as with a generator and a
+    critic, make a :class:`WeightedLoss` an attribute of the module for each optimizer that has several losses, and call
+    it in ``training_step``: ``self.manual_backward(self.criterion(losses))``; :class:`LossMonitor` shows them all.
+
     Parameters of a scheme are trained by an optimizer of the callback's own, Adam without weight decay, one step for
     each step of the module's optimizer. Whatever changes during training is in the checkpoint, as the callback's part:
     a checkpoint without it loads, and one with it loads where the callback is gone.

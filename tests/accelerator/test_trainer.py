@@ -13,7 +13,7 @@ from tests.accelerator.schemes import SCHEMES
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
-    pytest.mark.filterwarnings("ignore:(The probe of )?'(aux|main)':UserWarning"),  # the monitor's diagnoses
+    pytest.mark.filterwarnings("ignore:(The (probe of|penalty|loss of|weight of) )?'(aux|main|l2)':UserWarning"),
 ]
 ACCELERATOR = {"accelerator": NAME, "strategy": NAME, "devices": 1}
 

@@ -15,7 +15,7 @@ from tests.callbacks.modules import PROBES, SCHEMES, TwoHeads, assert_equal, ass
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
-    pytest.mark.filterwarnings("ignore:(The probe of )?'(aux|main)':UserWarning"),  # the monitor's diagnoses
+    pytest.mark.filterwarnings("ignore:(The (probe of|penalty|loss of|weight of) )?'(aux|main|l2)':UserWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have a"),  # BatchSizeFinder on validation
 ]
 
