@@ -66,7 +66,7 @@ class NormAccumulator:
         return torch.stack(cells).view(len(self.orders), -1)
 
     def _keep(self, norm: Tensor) -> Tensor:
-        """Returns the norm in memory set apart: small tensors between large ones keep their memory from being reused."""
+        """Returns the norm in memory set apart: a small tensor between large ones keeps theirs from being reused."""
         if self._free == len(self._kept) or self._kept.dtype != norm.dtype:
             self._kept, self._free = norm.new_empty(1024), 0
         self._free += 1
