@@ -13,7 +13,7 @@ _HARDLY_ANY = 0.01  # of the gradient
 _FAR = 1e3  # from the weight that the term had in the first epoch
 _UNMOVED = 1e-6  # relative change of the loss from the first epoch to the second
 _NOTHING = 1e-4  # of the gradient, for a penalty
-_STANDS, _GROWS = 5e-3, 0.02  # relative changes from epoch to epoch
+_STANDS, _GROWS = 5e-3, 0.05  # relative changes from epoch to epoch
 _OPPOSED = -0.1  # mean cosine
 _RISES = 0.05  # relative change in validation since its best
 
@@ -161,7 +161,7 @@ def _stuck(epochs: Epochs, term: str) -> str | None:
         fallen = epochs.mean("loss", term, i) < (1 - _STANDS) * epochs.mean("loss", term, i - 1)
         return not fallen and epochs.mean("weight", term, i) > (1 + _GROWS) * epochs.mean("weight", term, i - 1)
 
-    since = epochs.since(stands, patience=3)
+    since = epochs.since(stands, patience=4)
     if since is None or _unmoved(epochs, term) is not None:
         return None
     return (
