@@ -12,6 +12,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a monitor draws a picture
+
+
 def run(name, **settings):
     return importlib.import_module(name).main(**settings)
 
