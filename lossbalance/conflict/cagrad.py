@@ -50,7 +50,7 @@ class CAGrad(Aggregator):
         self.c = check_number("c", c, "a number, 0 or more", lambda number: 0 <= number < math.inf)
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        """Solves on the scale of unit gradients, y_i |g_i|, on which small ones count."""
+        r"""Solves on the scale of unit gradients, :math:`y_i \|g_i\|`, on which small ones count."""
         norms, cosines = normalize(gramian, present)
         mean = present / present.sum()
         gains = cosines @ (mean * norms)  # of g_0, times 1 / |g_i|
