@@ -1,7 +1,6 @@
 import random
 import time
 import warnings
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from tests.callbacks.modules import SCHEMES, Drawn, assert_same_state, balance, batches, make_trainer
+from tests.forkserver import forkserver
 
 STEPS = 30
 
@@ -32,9 +32,7 @@ def test_a_process_killed_at_random_and_resumed_ends_as_one_that_never_died(tmp_
 
 def train_for_a_while(name: str, folder: Path, seconds: float | None) -> bool:
     """Trains in a process of its own, and kills it some time after its first step, if told to; whether it did."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=train, args=(name, folder))
+    process = forkserver().Process(target=train, args=(name, folder))
     process.start()
     if seconds is not None:
         while process.is_alive() and not (folder / "last.ckpt").exists():

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cli.program import train_here
+from tests.forkserver import forkserver
 
 WORDS = [
     "loss=uncertainty",  # the weights of its last step are not those of the next
@@ -22,8 +22,8 @@ WORDS = [
 
 
 def start(folder: Path, *words: str, dies: tuple[str, int] = ("", 0), after: bool = False) -> tuple[int | None, list]:
-    """Trains in a fork, which is killed when a file of this name is moved into place for the n-th time."""
-    context = get_context("fork")
+    """Trains in another process, which is killed when a file of this name is moved into place for the n-th time."""
+    context = forkserver()
     queue = context.SimpleQueue()
     process = context.Process(target=_train, args=(folder, [*WORDS, *words], dies, after, queue))
     process.start()
