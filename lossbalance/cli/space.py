@@ -45,10 +45,10 @@ def check_space(fixed: Sequence[str], space: Sequence[Override]) -> None:
     compose("train", list(fixed))
     for override in space:
         key, values = override.get_key_element(), choices(override)
-        telling = values if any(isinstance(value, str) for value in values) else [values[0], values[-1]]
+        shown = values if any(isinstance(value, str) for value in values) else [values[0], values[-1]]
         groups = [other for other in space if key.startswith(f"{other.get_key_element()}.")]
         groups_of_key = [f"{other.get_key_element()}={value}" for other in groups for value in choices(other)]
-        for value in telling:
+        for value in shown:
             _compose_any([*fixed, f"{key}={show(value)}"], [word for word in groups_of_key if "=none" not in word])
 
 

@@ -85,7 +85,7 @@ class Branches:
         self._aliases.clear()
         self.forget()
         if self.has_closed:
-            self.probes.gauges.products.grad = None
+            self.probes.leaves.products.grad = None
         return total
 
     def remember(self, h: Tensor, parts: Mapping[str, Tensor]) -> None:
@@ -99,7 +99,7 @@ class Branches:
 
     def products(self) -> Tensor:
         """Returns the inner products of the weighted gradients ``[terms, terms]`` in the last backward pass, or nan."""
-        leaf = self.probes.gauges.products
+        leaf = self.probes.leaves.products
         return torch.full_like(leaf, torch.nan) if leaf.grad is None else leaf.grad
 
     def _drop_unused(self, total: Tensor) -> None:
@@ -129,9 +129,9 @@ class Branches:
         for term in probes.terms:
             for tensor in tensors:
                 probes.expect(term, tensor)
-        gauges = probes.gauges
+        leaves = probes.leaves
         *parts, anchor = _Branch.apply(
-            gauges.products, gauges.sizes, probes.open, aggregate, probes.magnitudes, *tensors
+            leaves.products, leaves.sizes, probes.open, aggregate, probes.magnitudes, *tensors
         )
         if not _runs_again():
             self._anchors.append(anchor)
@@ -166,7 +166,7 @@ class _Branch(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.step, ctx.aggregate, ctx.magnitudes, ctx.gauge = step, aggregate, magnitudes, sizes
+        ctx.step, ctx.aggregate, ctx.magnitudes, ctx.leaf = step, aggregate, magnitudes, sizes
         ctx.shapes, ctx.dtypes = [x.shape for x in tensors], [x.dtype for x in tensors]
         # The compiler rebuilds a view that leaves its graph from the base, and would lose the node.
         compiling = torch.compiler.is_compiling()
@@ -180,7 +180,7 @@ class _Branch(torch.autograd.Function):
         by_term = [parts[i : i + size] for i in range(0, len(parts), size)]
         if not torch.compiler.is_compiling() and (anchor is None or torch.is_grad_enabled()):
             return None, None, None, None, None, *_hand_on(ctx, by_term)
-        rows = flatten(by_term, ctx.shapes, ctx.gauge)
+        rows = flatten(by_term, ctx.shapes, ctx.leaf)
         products = multiply(rows)
         sizes = _report(ctx.step, by_term, _measure(rows, products, ctx.magnitudes))
         products = sum_over_ranks(products) / world_size()
@@ -192,7 +192,7 @@ class _Branch(torch.autograd.Function):
 def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:
     """Returns the plain sums, and lets each gradient be measured as a probe does."""
     received = [
-        [None if gradient is None else ctx.step.receive(index, gradient, ctx.gauge) for gradient in gradients]
+        [None if gradient is None else ctx.step.receive(index, gradient, ctx.leaf) for gradient in gradients]
         for index, gradients in enumerate(by_term)
     ]
     return add_up(received)
@@ -208,7 +208,7 @@ def _measure(rows: Tensor, products: Tensor, magnitudes: bool) -> Tensor:
 
 
 def _report(step: Measurement, by_term: Gradients, sizes: Tensor) -> Tensor | None:
-    """Takes what was measured to the step; in a compiled graph it is returned, for the gradient of the gauge."""
+    """Takes what was measured to the step; in a compiled graph it is returned, for the gradient of the leaf."""
     if torch.compiler.is_compiling():
         return sizes
     if step.running is not None:

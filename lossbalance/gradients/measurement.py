@@ -39,14 +39,14 @@ class Measurement:
         self.previous = None
         self.aliases.clear()
 
-    def receive(self, index: int, gradient: Tensor, gauge: Tensor) -> Tensor:
+    def receive(self, index: int, gradient: Tensor, leaf: Tensor) -> Tensor:
         """Takes a gradient that arrives at a probe of the term at ``index``, and hands it on."""
         accumulator = self.running
         if accumulator is not None:
             if self.only is None or self.only == index:
                 accumulator.add(index, gradient)
         elif torch.is_grad_enabled():  # a derivative on the way to a loss
-            return _Derivative.apply(gradient, gauge, self)
+            return _Derivative.apply(gradient, leaf, self)
         return gradient
 
     @property
@@ -60,29 +60,29 @@ class Measurement:
 class Probe(torch.autograd.Function):
     """The identity on ``x``; what arrives there is handed to the step that the probe belongs to.
 
-    The gauge is a leaf that requires a gradient, so that the probe can be reached from a loss, as it must be ahead of
+    The leaf requires a gradient, so that the probe can be reached from a loss, as it must be ahead of
     the first step, and where nothing before it is trained.
     """
 
     # `forward` takes `ctx`: with a `setup_context` of its own, `apply` costs several times as much.
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gauge: Tensor, step: Measurement, index: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, leaf: Tensor, step: Measurement, index: int) -> Tensor:
         """Returns ``x``."""
         ctx.set_materialize_grads(False)  # where there is no gradient, none is handed on
-        ctx.gauge, ctx.step, ctx.index = gauge, step, index
+        ctx.leaf, ctx.step, ctx.index = leaf, step, index
         return x[...]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         """Hands the gradient on."""
-        return None if grad is None else ctx.step.receive(ctx.index, grad, ctx.gauge), None, None, None
+        return None if grad is None else ctx.step.receive(ctx.index, grad, ctx.leaf), None, None, None
 
 
 class _Derivative(torch.autograd.Function):
     """The identity on the gradient of what was probed, where it is differentiated: tells if a loss depends on it."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, gauge: Tensor, step: Measurement) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, leaf: Tensor, step: Measurement) -> Tensor:
         ctx.step = step
         return gradient[...]
 

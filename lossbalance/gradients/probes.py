@@ -30,7 +30,7 @@ from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.measurement import Measurement, Probe
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import PendingNorms
-from lossbalance.gradients.traced import Gauges, sizes_of, trace_autograd
+from lossbalance.gradients.traced import MeasurementLeaves, sizes_of, trace_autograd
 
 
 class Probes(nn.Module):
@@ -58,7 +58,7 @@ class Probes(nn.Module):
         self.register_buffer("_marker", torch.empty(0), persistent=False)
         self.is_deferred = self._marker.is_meta  # whether made on the meta device, to get values later
         self.pending = PendingNorms(len(self.terms), self.device)
-        self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+        self.leaves = MeasurementLeaves(len(self.terms), self.device, self._enter_begun)
         """The leaves whose gradients are measurements."""
 
     @property
@@ -73,8 +73,8 @@ class Probes(nn.Module):
             return x
         index = self.expect(term, x)
         if torch.compiler.is_compiling():
-            return self.gauges.attach(x, index, self.magnitudes)
-        return Probe.apply(x, self.gauges.sizes, self.open, index)
+            return self.leaves.attach(x, index, self.magnitudes)
+        return Probe.apply(x, self.leaves.sizes, self.open, index)
 
     def expect(self, term: str, x: Tensor) -> int:
         """Notes that the gradient of ``term`` by ``x`` will be measured, and returns the term's index."""
@@ -149,8 +149,8 @@ class Probes(nn.Module):
         begun.close(row.detach(), non_finite)
         self._begun = begun
         if torch.compiler.is_compiling():
-            return row + self.gauges.weights
-        self.gauges.clear()
+            return row + self.leaves.weights
+        self.leaves.clear()
         if row.requires_grad:
             row.register_hook(partial(self._enter, begun))
         return row
@@ -167,7 +167,7 @@ class Probes(nn.Module):
         accumulator, begun.accumulator = begun.accumulator, None
         if accumulator is None or begun.losses is None:
             return
-        for index, sizes in enumerate(self.gauges.take()):
+        for index, sizes in enumerate(self.leaves.take()):
             accumulator.add_measured(index, sizes)
         measured = accumulator.rows()
         if measured is None:
@@ -186,7 +186,7 @@ class Probes(nn.Module):
         step = self.open
         step.accumulator, step.only, step.differentiated = accumulator, index, False
         try:
-            (traced,) = torch.autograd.grad(loss, [self.gauges.sizes], factor, retain_graph=True, allow_unused=True)
+            (traced,) = torch.autograd.grad(loss, [self.leaves.sizes], factor, retain_graph=True, allow_unused=True)
         finally:
             step.accumulator = step.only = None
         if traced is not None:
@@ -228,13 +228,13 @@ class Probes(nn.Module):
         """Moves what is measured to where the criterion is."""
         if self.device != self.pending.rows.device:
             self.pending.to(self.device)
-            self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+            self.leaves = MeasurementLeaves(len(self.terms), self.device, self._enter_begun)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a step of its own, and leaves of its own.
-        return {**self.__dict__, "open": None, "_begun": None, "gauges": None}
+        return {**self.__dict__, "open": None, "_begun": None, "leaves": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.open = self._begun = Measurement(len(self.terms), Measurement(len(self.terms)))
-        self.gauges = Gauges(len(self.terms), self.device, self._enter_begun)
+        self.leaves = MeasurementLeaves(len(self.terms), self.device, self._enter_begun)

@@ -1,8 +1,8 @@
 """How a compiled graph measures.
 
 A compiled graph hands out of its backward pass nothing but gradients of its inputs. So what a probe measures there is
-the gradient of a *gauge*, a leaf that stands for it: autograd adds it to the gauge's ``grad``, which is read when the
-backward pass ends. Where the pass begins, autograd tells by a hook on a second leaf.
+the gradient of a leaf that stands for it: autograd adds it to the leaf's ``grad``, which is read when the backward
+pass ends. Where the pass begins, autograd tells by a hook on a second leaf.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-class Gauges:
+class MeasurementLeaves:
     """The leaves of K terms.
 
     Args:
@@ -47,17 +47,17 @@ class Gauges:
 
 
 def sizes_of(gradient: Tensor) -> Tensor:
-    """Returns norms, largest magnitudes and sums of magnitudes, ``[terms, 3]``, from the gradient of the gauge."""
+    """Returns norms, largest magnitudes and sums of magnitudes, ``[terms, 3]``, from the gradient of the leaf."""
     return torch.cat([gradient[:, :1].sqrt(), gradient[:, 1:]], dim=1)
 
 
 class _TracedProbe(torch.autograd.Function):
-    """The identity on ``x``; the gradient of the gauge is what is measured of that of ``x``."""
+    """The identity on ``x``; the gradient of the leaf is what is measured of that of ``x``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gauge: Tensor, index: int, magnitudes: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, leaf: Tensor, index: int, magnitudes: bool) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.index, ctx.after, ctx.magnitudes = index, gauge.size(0) - index - 1, magnitudes
+        ctx.index, ctx.after, ctx.magnitudes = index, leaf.size(0) - index - 1, magnitudes
         return x.clone()  # the compiler rebuilds a view that leaves its graph from the base, and loses the probe
 
     @staticmethod

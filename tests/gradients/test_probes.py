@@ -94,7 +94,7 @@ def test_probes_measure_what_autograd_says(network, nested):
     torch.testing.assert_close(reveal(criterion), expected[1], rtol=1e-6, atol=0)  # by the backward pass
 
 
-# As long as a term is unknown, here "late", the losses can be differentiated by the gauges; then they need not.
+# As long as a term is unknown, here "late", the losses can be differentiated by the leaves; then they need not.
 some_unknown = pytest.mark.parametrize("weights", [(0.5, 40.0), (0.5, 40.0, 1.0)], ids=["all_known", "one_unknown"])
 
 
@@ -254,7 +254,7 @@ def test_an_activation_cut_off_between_two_probes_stays_cut_off(scheme):
     h = x * 2
     criterion.probe("aux", h)
     cut = criterion.probe("main", h.detach_()).sum()
-    if cut.requires_grad:  # by the gauge
+    if cut.requires_grad:  # by the leaf
         cut.backward()
     assert x.grad is None
 
@@ -305,7 +305,7 @@ def test_a_step_that_fails_between_two_probes_keeps_nothing_alive(scheme):
 
 
 @pytest.mark.filterwarnings("ignore:Using backward")
-def test_a_differentiable_backward_pass_of_one_term_leaves_its_gauge_in_place():
+def test_a_differentiable_backward_pass_of_one_term_leaves_its_leaf_in_place():
     criterion = WeightedLoss(Equal(["aux", "main"]))
     for step in range(3):
         x = torch.ones(1, requires_grad=True)
