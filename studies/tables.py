@@ -75,6 +75,19 @@ def _read_digits(_: Path) -> Table:
     return Table(pixels[:, :32], (_class("digit", digits), Target("lower_half", "number", pixels[:, 32:])))
 
 
+def _read_iris(_: Path) -> Table:
+    """The species and the size of the petals, from that of the sepals."""
+    data = datasets.load_iris()
+    petals = (_number(data.feature_names[i], data.data[:, i]) for i in (2, 3))
+    return Table(data.data[:, :2], (_class("species", data.target), *petals))
+
+
+def _read_wine(_: Path) -> Table:
+    """The cultivar and the amount of proline, from the other ingredients."""
+    values, cultivars = datasets.load_wine(return_X_y=True)
+    return Table(values[:, :12], (_class("cultivar", cultivars), _number("proline", values[:, 12])))
+
+
 def _read_tumour(_: Path) -> Table:
     """The diagnosis and the area of the largest nuclei, from means of what does not tell the size."""
     data = datasets.load_breast_cancer()
@@ -141,9 +154,11 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "diabetes": _read_diabetes,
     "digits": _read_digits,
     "hundred": _make_hundred,
+    "iris": _read_iris,
     "nuclei": _read_nuclei,
     "nuclei_missing": _read_nuclei_missing,
     "tox21": _read_tox21,
     "tumour": _read_tumour,
+    "wine": _read_wine,
 }
-"""How each table is read, by name; each has 400 rows or more, for one wrong answer in thirty is noise."""
+"""How each table is read, by name."""
