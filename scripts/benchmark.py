@@ -9,11 +9,12 @@ python scripts/benchmark.py uncertainty        # not what it costs but what it g
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are beside the package, not in it
+
+from lossbalance._utils.arguments import count, positive
 
 
 def main() -> None:
@@ -23,19 +24,19 @@ def main() -> None:
     for kind, subject in (("steps", "under each scheme (the default)"), ("conflicts", "under each aggregator")):
         steps = kinds.add_parser(kind, help=f"a training step {subject}")
         steps.add_argument("--terms", type=_several, nargs="+", default=[2, 8, 32], help="numbers of terms")
-        steps.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
+        steps.add_argument("--rounds", type=count, default=40, help="steps to time of each kind")
         steps.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
     uncertainty = kinds.add_parser("uncertainty", help="log-variances that start at 0 and at the first losses")
-    uncertainty.add_argument("--seeds", type=_count, default=5, help="trainings of each kind")
-    uncertainty.add_argument("--steps", type=_count, default=500, help="steps of a training")
-    uncertainty.add_argument("--lr", type=_positive, default=0.01, help="learning rate")
+    uncertainty.add_argument("--seeds", type=count, default=5, help="trainings of each kind")
+    uncertainty.add_argument("--steps", type=count, default=500, help="steps of a training")
+    uncertainty.add_argument("--lr", type=positive, default=0.01, help="learning rate")
     uncertainty.add_argument("--bikes", type=_bikes, help="hour.csv of the bike-sharing data, to try that too")
     penalties = kinds.add_parser("penalties", help="an L2 penalty in each mode, beside weight decay and autograd")
-    penalties.add_argument("--rounds", type=_count, default=40, help="steps to time of each kind")
+    penalties.add_argument("--rounds", type=count, default=40, help="steps to time of each kind")
     penalties.add_argument("--device", type=_device, default="cpu", help="cpu, cuda")
     loop = kinds.add_parser("loop", help="the training loop of scripts/train.py, beside the same in plain PyTorch")
-    loop.add_argument("--rounds", type=_count, default=9, help="trainings of each kind")
-    loop.add_argument("--epochs", type=_count, default=25, help="of a training")
+    loop.add_argument("--rounds", type=count, default=9, help="trainings of each kind")
+    loop.add_argument("--epochs", type=count, default=25, help="of a training")
     arguments = parser.parse_args()
     match arguments.kind:
         case "uncertainty":
@@ -65,26 +66,10 @@ def main() -> None:
     benchmark_steps(arguments.terms, arguments.rounds, arguments.device)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, got {text!r}")
-    return int(text)
-
-
 def _several(text: str) -> int:
-    if _count(text) < 2:
+    if count(text) < 2:
         raise argparse.ArgumentTypeError(f"must be 2 or more, for one loss needs no weight, got {text!r}")
     return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive, finite number, got {text!r}")
-    return number
 
 
 def _bikes(text: str) -> Path:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, open_dict
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from lossbalance._utils.arguments import count, positive
 from lossbalance.cli import record, run
 from lossbalance.cli.explain import explain
 from lossbalance.cli.objective import check_given, set_direction
@@ -124,32 +124,16 @@ def _parser() -> argparse.ArgumentParser:
         "as for `lossbalance train`; what is a sweep there is searched here: key=a,b and key=interval(0,1), "
         f"key=range(1,5), key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
     ))  # fmt: skip
-    parser.add_argument("--trials", type=_count, default=50, help=(
+    parser.add_argument("--trials", type=count, default=50, help=(
         "how many trials the study is to have in all (50); processes finish what they have begun by then"
     ))  # fmt: skip
-    parser.add_argument("--minutes", type=_minutes, help="when to stop before that")
+    parser.add_argument("--minutes", type=positive, help="when to stop before that")
     parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search the front of two metrics")
     parser.add_argument("--study", metavar="NAME", help=(
         "its name, and that of its folder below searches/; by default one of what is searched: the same words go on"
     ))  # fmt: skip
     parser.add_argument("--storage", help="a file for Optuna's journal, or any storage URL; by default in the folder")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, got {text!r}")
-    return int(text)
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = math.nan
-    if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return minutes
 
 
 def _search(given: argparse.Namespace) -> int:
