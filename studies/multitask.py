@@ -120,9 +120,7 @@ class Heads:
 
 def _group(targets: Sequence[Target]) -> Iterator[_Group]:
     start, first = 0, 0
-    for (kind, _), some in groupby(
-        enumerate(targets), lambda pair: (pair[1].kind, pair[0] * (pair[1].kind == "class"))
-    ):
+    for (kind, _), some in groupby(enumerate(targets), _by_kind):
         group = [target for _, target in some]
         widths = [target.values.shape[1] for target in group]
         stop, last = start + sum(target.outputs for target in group), first + sum(widths)
