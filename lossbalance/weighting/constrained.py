@@ -34,10 +34,12 @@ class Constrained(Weighting):
     Args:
         terms: Names of the losses, in the order of the row; at least one has a limit.
         limits: :math:`\ell_i` by term, in the unit of its loss, for those terms that have one.
-        lr: :math:`\eta`, positive: what a step adds to the multiplier of a loss that is 1 above its limit. It has a
-            unit, that of a weight over that of the loss: where a loss starts thousands above its limit and is to end at
-            a weight of a thousandth, 1e-8. Too large a rate overshoots while the loss comes down.
-        max_weight: :math:`w_{\max}`, positive.
+        lr: :math:`\eta`, positive: what a step adds to the multiplier of a loss that is 1 above its limit, in the unit
+            of a weight over that of the loss. None is :math:`0.01 / \ell_i^2` for each limit, which suits any unit: a
+            loss of twice its limit then adds 0.01 to :math:`w_i \ell_i`, what a loss at the limit contributes, beside
+            free terms about 1. Too large a rate overshoots while the loss comes down.
+        max_weight: :math:`w_{\max}`, positive. None is :math:`100 / |\ell_i|`, a contribution of 100 at the limit. In
+            both defaults 1 takes the place of a limit that is 0.
         decay: How much of the running average stays from step to step, in [0, 1).
 
     Shape:
@@ -61,40 +63,44 @@ class Constrained(Weighting):
     weight: Tensor
     average: Tensor
     _limit: Tensor
-    _limited: Tensor
+    _lr: Tensor
+    _range: Tensor
 
     def __init__(
         self,
         terms: Iterable[str],
         limits: Mapping[str, float],
-        lr: float = 0.01,
-        max_weight: float = 100.0,
+        lr: float | None = None,
+        max_weight: float | None = None,
         decay: float = 0.9,
     ) -> None:
         super().__init__(terms)
         self.limits = _check_limits(limits, self.terms)
-        self.lr = check_positive("lr", lr)
-        self.max_weight = check_positive("max_weight", max_weight)
+        self.lr = None if lr is None else check_positive("lr", lr)
+        self.max_weight = None if max_weight is None else check_positive("max_weight", max_weight)
         self.decay = check_decay("decay", decay)
-        limited = torch.tensor([term in self.limits for term in self.terms])
-        self.register_buffer("_limited", limited, persistent=False)
-        limit = [self.limits.get(term, 0.0) for term in self.terms]
-        self.register_buffer("_limit", torch.tensor(limit), persistent=False)
-        self.register_buffer("weight", (~limited).float())  # w; 1 for a free term
+        units = {term: _unit(limit) for term, limit in self.limits.items()}
+        rates = {term: lr or 0.01 / unit**2 for term, unit in units.items()}
+        highest = {term: max_weight or 100 / unit for term, unit in units.items()}
+        self.register_buffer("_limit", self._row(self.limits, 0.0), persistent=False)
+        self.register_buffer("_lr", self._row(rates, 0.0), persistent=False)
+        lowest = dict.fromkeys(self.limits, 0.0)  # the weight of a free term is 1
+        ranges = torch.stack([self._row(lowest, 1.0), self._row(highest, 1.0)])
+        self.register_buffer("_range", ranges, persistent=False)
+        self.register_buffer("weight", ranges[0].clone())  # w
         self.register_buffer("average", start_average(len(self.terms)))  # a
 
     def observe(self, observation: Observation) -> None:
         """Takes a step of ascent on the multipliers of the terms that were seen."""
-        seen = observation.seen & self._limited
+        seen, lowest, highest = observation.seen, *self._range
         move_average(self.average, observation.losses, seen, self.decay)
         excess = read_average(self.average) - self._limit
-        weight = torch.where(seen, self.weight + self.lr * excess, self.weight)
-        self.weight.copy_(weight.clamp(0, self.max_weight).where(self._limited, 1.0))
+        weight = torch.where(seen, torch.addcmul(self.weight, self._lr, excess), self.weight)
+        torch.clamp(weight, lowest, highest, out=self.weight)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighs a limited loss by its multiplier, and a free one by 1."""
-        total, weights = weighted_sum(losses, self.weight, present)
-        return total - weights.dot(self._limit.to(weights.dtype)), weights
+        """Weighs the excess of a limited loss by its multiplier, and a free loss by 1."""
+        return weighted_sum(losses - self._limit.to(losses.dtype), self.weight, present)
 
     @property
     def distances(self) -> dict[str, Tensor]:
@@ -104,12 +110,13 @@ class Constrained(Weighting):
 
     def check(self) -> None:
         """Warns of limits that are out of reach; waits for the device."""
-        rows = zip(self.terms, self.weight.tolist(), read_average(self.average).tolist(), strict=True)
-        for term, weight, average in rows:
-            if term in self.limits and weight >= self.max_weight * (1 - 1e-6) and average > self.limits[term]:
+        columns = self.weight, self._range[1], read_average(self.average)
+        rows = zip(self.terms, *(column.tolist() for column in columns), strict=True)
+        for term, weight, highest, average in rows:
+            if term in self.limits and weight >= highest * (1 - 1e-6) and average > self.limits[term]:
                 warn_user(
                     f"The limit of {term!r}, {self.limits[term]:g}, is out of reach: its loss stands at {average:g}, "
-                    f"and its weight at `max_weight`={self.max_weight:g}. Raise the limit, or `max_weight` if the "
+                    f"and its weight at `max_weight`={highest:g}. Raise the limit, or `max_weight` if the "
                     "other terms may suffer more.",
                 )
 
@@ -118,6 +125,9 @@ class Constrained(Weighting):
         self.check()
         super().train(mode)
         return self
+
+    def _row(self, numbers: Mapping[str, float], free: float) -> Tensor:
+        return torch.tensor([numbers.get(term, free) for term in self.terms])
 
 
 def _check_limits(limits: object, terms: tuple[str, ...]) -> dict[str, float]:
@@ -134,3 +144,8 @@ def _check_limits(limits: object, terms: tuple[str, ...]) -> dict[str, float]:
 
 def _is_finite(number: float) -> bool:
     return abs(number) < 3.4e38
+
+
+def _unit(limit: float) -> float:
+    """Returns the size of a limit, or 1 for one that is 0: what a distance from it is large or small beside."""
+    return abs(limit) if abs(limit) > 1e-12 else 1.0

@@ -22,7 +22,7 @@ BOUNDS = {
     "lr_annealing": (23, 23),  # goal: 25, 37
     "gradnorm": (53, 53),  # goal: 40, 52
     "ntk": (26, 26),  # goal: 25, 37
-    "constrained": (20, 20),  # goal: 12, 24
+    "constrained": (14, 14),  # goal: 12, 24
     "cov": (39, 39),  # goal: 12, 24
     "dwa": (28, 28),  # goal: 12, 24
     "famo": (50, 50),  # an optimizer of its own: no goal

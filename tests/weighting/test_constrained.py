@@ -33,6 +33,30 @@ def test_on_a_convex_problem_it_ends_at_the_known_multiplier(limit, multiplier):
     assert x.item() == pytest.approx(max(0.0, 2 - limit**0.5), abs=1e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_the_default_rate_ends_at_the_known_multiplier_in_any_unit(unit):
+    x = nn.Parameter(torch.tensor(0.0))
+    criterion = WeightedLoss(Constrained(["free", "near"], {"near": unit}))
+    optimizer = torch.optim.SGD([x], lr=0.05)
+    for _ in range(4000):
+        optimizer.zero_grad()
+        criterion({"free": x.square(), "near": unit * (x - 2).square()}).backward()
+        optimizer.step()
+    assert criterion.weights["near"].item() * unit == pytest.approx(1.0, abs=1e-3)
+    assert x.item() == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("limit", [-4.0, 0.0, 5.0])
+def test_the_defaults_by_hand(limit):
+    unit = abs(limit) or 1.0
+    scheme = Constrained(["free", "near"], {"near": limit})
+    _, weights = scheme(torch.tensor([1.0, limit + 2.0]))
+    assert weights.tolist() == pytest.approx([1.0, 0.01 / unit**2 * 2.0])
+    scheme(torch.tensor([1.0, limit + 1e9]))
+    with pytest.warns(UserWarning, match=f"and its weight at `max_weight`={100 / unit:g}"):
+        scheme.eval()
+
+
 def test_a_limit_out_of_reach_ends_at_the_largest_weight_and_in_a_warning_by_name_and_number():
     x = nn.Parameter(torch.tensor(0.0))
     criterion = WeightedLoss(Constrained(["free", "near"], {"near": -1.0}, lr=1.0, max_weight=5.0))
