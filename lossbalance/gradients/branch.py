@@ -26,7 +26,7 @@ from lossbalance.gradients.inputs import check_parameters
 from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.probes import Probes
 from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply, pair_cosines
-from lossbalance.gradients.traced import sizes_of
+from lossbalance.gradients.traced import spread
 
 Aggregate = Callable[[Tensor], Tensor]
 """Makes multipliers ``[terms]`` of the inner products ``[terms, terms]``."""
@@ -129,9 +129,10 @@ class Branches:
         for term in probes.terms:
             for tensor in tensors:
                 probes.expect(term, tensor)
-        leaves = probes.leaves
+        leaves, compiling = probes.leaves, torch.compiler.is_compiling()
+        column = probes.open.column(range(len(probes.terms)), probes.magnitudes) if compiling else 0
         *parts, anchor = _Branch.apply(
-            leaves.products, leaves.sizes, probes.open, aggregate, probes.magnitudes, *tensors
+            leaves.products, leaves.sizes, probes.open, aggregate, probes.magnitudes, column, *tensors
         )
         if not _runs_again():
             self._anchors.append(anchor)
@@ -163,10 +164,12 @@ class _Branch(torch.autograd.Function):
         step: Measurement,
         aggregate: Aggregate | None,
         magnitudes: bool,
+        column: int,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.step, ctx.aggregate, ctx.magnitudes, ctx.leaf = step, aggregate, magnitudes, sizes
+        ctx.step, ctx.aggregate, ctx.leaf = step, aggregate, sizes
+        ctx.magnitudes, ctx.column = magnitudes, column
         ctx.shapes, ctx.dtypes = [x.shape for x in tensors], [x.dtype for x in tensors]
         # The compiler rebuilds a view that leaves its graph from the base, and would lose the node.
         compiling = torch.compiler.is_compiling()
@@ -179,14 +182,14 @@ class _Branch(torch.autograd.Function):
         size = len(ctx.shapes)
         by_term = [parts[i : i + size] for i in range(0, len(parts), size)]
         if not torch.compiler.is_compiling() and (anchor is None or torch.is_grad_enabled()):
-            return None, None, None, None, None, *_hand_on(ctx, by_term)
+            return *(None,) * 6, *_hand_on(ctx, by_term)
         rows = flatten(by_term, ctx.shapes, ctx.leaf)
         products = multiply(rows)
-        sizes = _report(ctx.step, by_term, _measure(rows, products, ctx.magnitudes))
+        sizes = _report(ctx, by_term, *_measure(rows, products, ctx.magnitudes))
         products = sum_over_ranks(products) / world_size()
         if ctx.aggregate is None:
-            return products, sizes, None, None, None, *add_up(by_term)
-        return products, sizes, None, None, None, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
+            return products, sizes, *(None,) * 4, *add_up(by_term)
+        return products, sizes, *(None,) * 4, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
 
 
 def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:
@@ -198,21 +201,22 @@ def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:
     return add_up(received)
 
 
-def _measure(rows: Tensor, products: Tensor, magnitudes: bool) -> Tensor:
-    """Returns squared norms, largest magnitudes and sums of magnitudes, ``[terms, 3]``; 0 for what is not asked for."""
+def _measure(rows: Tensor, products: Tensor, magnitudes: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns squared norms, largest magnitudes and sums of magnitudes, ``[terms]``; 0 for what is not asked for."""
     squares = products.diagonal()
-    nothing = torch.zeros_like(squares)
     if not magnitudes:
-        return torch.stack([squares, nothing, nothing], dim=1)
-    return torch.stack([squares, rows.abs().amax(dim=1), rows.abs().sum(dim=1)], dim=1)
+        nothing = torch.zeros_like(squares)
+        return squares, nothing, nothing
+    return squares, rows.abs().amax(dim=1), rows.abs().sum(dim=1)
 
 
-def _report(step: Measurement, by_term: Gradients, sizes: Tensor) -> Tensor | None:
+def _report(ctx: Any, by_term: Gradients, squares: Tensor, largest: Tensor, sums: Tensor) -> Tensor | None:
     """Takes what was measured to the step; in a compiled graph it is returned, for the gradient of the leaf."""
     if torch.compiler.is_compiling():
-        return sizes
-    if step.running is not None:
-        for index, (gradients, measured) in enumerate(zip(by_term, sizes_of(sizes), strict=True)):
-            if any(gradient is not None for gradient in gradients):
-                step.running.add_measured(index, measured)
+        return spread(squares, largest, sums, ctx.column)
+    running = ctx.step.running
+    if running is not None:
+        for index, sizes in enumerate(torch.stack([squares.sqrt(), largest, sums], dim=1).unbind()):
+            if any(gradient is not None for gradient in by_term[index]):
+                running.add_measured(index, sizes)
     return None

@@ -69,8 +69,7 @@ class ProbedModule:
         if not (torch.is_grad_enabled() and self.probes.training):
             return self.module(*args, **kwargs)
         parameters = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
-        aliases = {name: self.probes.alias(self.term, parameter) for name, parameter in parameters.items()}
-        return torch.func.functional_call(self.module, aliases, args, kwargs)
+        return torch.func.functional_call(self.module, self.probes.alias(self.term, parameters), args, kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module}, term={self.term!r})"

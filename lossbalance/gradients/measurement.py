@@ -1,11 +1,13 @@
 """What the probes of one step measure."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossbalance.gradients.norms import NormAccumulator
+from lossbalance.gradients.traced import COLUMNS
 
 
 class Measurement:
@@ -28,6 +30,7 @@ class Measurement:
         self.differentiated = False
         """Whether such a pass has met the derivative of a probe."""
         self.previous = previous
+        self._met = [0] * count  # how many probes of each term a compiled graph has met that takes magnitudes
         self.losses: Tensor | None = None
         self.non_finite: Tensor | None = None
         self.norms: Tensor | None = None
@@ -48,6 +51,19 @@ class Measurement:
         elif torch.is_grad_enabled():  # a derivative on the way to a loss
             return _Derivative.apply(gradient, leaf, self)
         return gradient
+
+    def column(self, indices: Iterable[int], magnitudes: bool) -> int:
+        """Returns where the next probe of the terms in a compiled graph leaves the largest magnitudes."""
+        column = max(self._met[index] for index in indices)
+        if magnitudes and column == COLUMNS:
+            raise ValueError(
+                f"a compiled step can tell the largest magnitudes of {COLUMNS} probes of one term apart, and got more: "
+                "probe the parameters of a module by `criterion.probe_parameters`, which is one probe, or leave the "
+                "step uncompiled."
+            )
+        for index in indices:
+            self._met[index] = column + magnitudes
+        return column
 
     @property
     def running(self) -> NormAccumulator | None:

@@ -18,7 +18,7 @@ measured. The life of a step, in the order in which it happens:
 In a compiled graph leaves stand in for 4 and 5, :mod:`lossbalance.gradients.traced`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -71,10 +71,7 @@ class Probes(nn.Module):
         if not (self.training and torch.is_grad_enabled()):
             self._check(term, x)
             return x
-        index = self.expect(term, x)
-        if torch.compiler.is_compiling():
-            return self.leaves.attach(x, index, self.magnitudes)
-        return Probe.apply(x, self.leaves.sizes, self.open, index)
+        return self._attach(term, [x])[0]
 
     def expect(self, term: str, x: Tensor) -> int:
         """Notes that the gradient of ``term`` by ``x`` will be measured, and returns the term's index."""
@@ -90,13 +87,13 @@ class Probes(nn.Module):
             self.open.entries[index] += x.numel()
         return index
 
-    def alias(self, term: str, parameter: Tensor) -> Tensor:
-        """Returns the parameter as the forward passes of ``term`` see it in the open step: all through one probe."""
-        key = self._index[term], id(parameter)
-        known = self.open.aliases.get(key)
-        if known is None:
-            known = self.open.aliases[key] = self.attach_probe(term, parameter)
-        return known
+    def alias(self, term: str, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the parameters as all forward passes of ``term`` see them in the open step."""
+        aliases, index = self.open.aliases, self._index[term]
+        unknown = [parameter for parameter in parameters.values() if (index, id(parameter)) not in aliases]
+        for parameter, probed in zip(unknown, self._attach(term, unknown) if unknown else (), strict=True):
+            aliases[index, id(parameter)] = probed
+        return {name: aliases[index, id(parameter)] for name, parameter in parameters.items()}
 
     def measure_ahead(self, losses: Sequence[Tensor | None]) -> Tensor:
         """Returns the norms and, if asked for, magnitudes at the probes, ``[1 or 3, terms]``, before the backward pass.
@@ -154,6 +151,13 @@ class Probes(nn.Module):
         if row.requires_grad:
             row.register_hook(partial(self._enter, begun))
         return row
+
+    def _attach(self, term: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        for tensor in tensors:
+            index = self.expect(term, tensor)
+        if torch.compiler.is_compiling():
+            return self.leaves.attach(tensors, index, self.open.column([index], self.magnitudes), self.magnitudes)
+        return [Probe.apply(tensor, self.leaves.sizes, self.open, index) for tensor in tensors]
 
     def _enter(self, begun: Measurement, weights: Tensor) -> None:
         """Begins to accumulate: the backward pass of a total has come to the losses, with its gradient by each."""

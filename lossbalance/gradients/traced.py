@@ -2,7 +2,8 @@
 
 A compiled graph hands out of its backward pass nothing but gradients of its inputs. So what a probe measures there is
 the gradient of a leaf that stands for it: autograd adds it to the leaf's ``grad``, which is read when the backward
-pass ends. Where the pass begins, autograd tells by a hook on a second leaf.
+pass ends. Squares and sums may be added; the largest magnitude of each probe has a column of its own. Where the pass
+begins, autograd tells by a hook on a second leaf.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+COLUMNS = 8  # probes of one term whose largest magnitudes a step can tell apart
 
 
 class MeasurementLeaves:
@@ -24,17 +27,17 @@ class MeasurementLeaves:
 
     def __init__(self, count: int, device: torch.device, enter: Callable[[Tensor], None]) -> None:
         self.count = count
-        self.sizes = torch.zeros(count, 3, device=device, requires_grad=True)
-        """Its gradient is what the probes measure: squared norms, largest magnitudes, sums of magnitudes."""
+        self.sizes = torch.zeros(count, 2 + COLUMNS, device=device, requires_grad=True)
+        """Its gradient is what the probes measure: squared norms, sums of magnitudes, the largest magnitude of each."""
         self.products = torch.zeros(count, count, device=device, requires_grad=True)
         """Its gradient is the matrix of inner products at a branch."""
         self.weights = torch.zeros(count, device=device, requires_grad=True)
         """Its gradient is that of the total by each loss."""
         self.weights.register_hook(enter)
 
-    def attach(self, x: Tensor, index: int, magnitudes: bool) -> Tensor:
-        """Returns ``x``, with a probe of the term at ``index``."""
-        return _TracedProbe.apply(x, self.sizes, index, magnitudes)
+    def attach(self, tensors: Sequence[Tensor], index: int, column: int, magnitudes: bool) -> tuple[Tensor, ...]:
+        """Returns the tensors, with a probe of the term at ``index`` on all of them."""
+        return _TracedProbe.apply(self.sizes, index, column, magnitudes, *tensors)
 
     def clear(self) -> None:
         """Forgets what has been measured."""
@@ -48,27 +51,42 @@ class MeasurementLeaves:
 
 def sizes_of(gradient: Tensor) -> Tensor:
     """Returns norms, largest magnitudes and sums of magnitudes, ``[terms, 3]``, from the gradient of the leaf."""
-    return torch.cat([gradient[:, :1].sqrt(), gradient[:, 1:]], dim=1)
+    return torch.stack([gradient[:, 0].sqrt(), gradient[:, 2:].amax(dim=1), gradient[:, 1]], dim=1)
+
+
+def spread(squares: Tensor, largest: Tensor, sums: Tensor, column: int) -> Tensor:
+    """Returns what is measured of some terms, ``[terms]`` each, as rows of the gradient of the leaf."""
+    columns = pad(largest.unsqueeze(1), (column, COLUMNS - 1 - column))
+    return torch.cat([torch.stack([squares, sums], dim=1), columns], dim=1)
 
 
 class _TracedProbe(torch.autograd.Function):
-    """The identity on ``x``; the gradient of the leaf is what is measured of that of ``x``."""
+    """The identity on the tensors; the gradient of the leaf is what is measured of theirs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, leaf: Tensor, index: int, magnitudes: bool) -> Tensor:
+    def forward(
+        ctx: Any, leaf: Tensor, index: int, column: int, magnitudes: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.index, ctx.after, ctx.magnitudes = index, leaf.size(0) - index - 1, magnitudes
-        return x.clone()  # the compiler rebuilds a view that leaves its graph from the base, and loses the probe
+        ctx.index, ctx.after = index, leaf.size(0) - index - 1
+        ctx.column, ctx.magnitudes = column, magnitudes
+        # The compiler rebuilds a view that leaves its graph from the base, and loses the probe.
+        return tuple(x.clone() for x in tensors)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
-        if grad is None:
-            return None, None, None, None
-        wide = (torch.view_as_real(grad) if grad.is_complex() else grad).float()
-        sizes = [wide.square().sum()]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        wide = [
+            (torch.view_as_real(grad) if grad.is_complex() else grad).float() for grad in gradients if grad is not None
+        ]
+        if not wide:
+            return None, None, None, None, *gradients
+        squares = torch.stack([grad.square().sum() for grad in wide]).sum(0, keepdim=True)
+        largest = sums = torch.zeros_like(squares)
         if ctx.magnitudes:
-            sizes += [wide.abs().max(), wide.abs().sum()]
-        return grad, pad(torch.stack(sizes).unsqueeze(0), (0, 3 - len(sizes), ctx.index, ctx.after)), None, None
+            largest = torch.stack([grad.abs().max() for grad in wide]).amax(0, keepdim=True)
+            sums = torch.stack([grad.abs().sum() for grad in wide]).sum(0, keepdim=True)
+        row = pad(spread(squares, largest, sums, ctx.column), (0, 0, ctx.index, ctx.after))
+        return row, None, None, None, *gradients
 
 
 def trace_autograd(allowed: bool) -> int:
