@@ -12,6 +12,7 @@ _EXTRAS = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
     "torchjd": ("torchjd",),
+    "torchjd-solvers": ("cvxpy", "ecos", "qpsolvers", "quadprog"),
 }
 
 

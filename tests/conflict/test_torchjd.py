@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lossbalance._utils.extras import explain_missing
 from lossbalance.conflict import IMTLG, MGDA, AlignedMTL, CAGrad, ConFIG, FromTorchJD, PCGrad
 
 peers = pytest.importorskip("torchjd.aggregation")
@@ -71,7 +72,53 @@ def test_any_of_theirs_by_inner_products_or_by_gradients():
     torch.testing.assert_close(by_gradients(gramian), lengths.max() / lengths)
 
 
-def test_upgrad_gives_the_same_gradient():
-    pytest.importorskip("quadprog")
-    rows = gradients(3, 1)
-    torch.testing.assert_close(FromTorchJD(peers.UPGradWeighting())(rows @ rows.T) @ rows, peers.UPGrad()(rows))
+@pytest.mark.parametrize(
+    ("solver", "make"),
+    [
+        ("quadprog", peers.UPGrad),
+        ("quadprog", peers.DualProj),
+        ("scipy", lambda: peers.FairGrad(alpha=1.0)),
+        ("scipy", lambda: peers.FairGrad(alpha=2.0)),
+        ("ecos", lambda: peers.NashMTL(n_tasks=3)),
+        ("ecos", lambda: peers.NashMTL(n_tasks=3, max_norm=0.0)),
+        ("cvxpy", lambda: peers.CAGrad(c=0.5)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem:UserWarning")
+def test_those_with_a_solver_give_the_same_gradient(solver, make):
+    pytest.importorskip(solver)
+    for seed in range(3):
+        rows = gradients(3, seed)
+        rows /= rows.norm(dim=1).max()
+        torch.testing.assert_close(FromTorchJD(make())(rows @ rows.T) @ rows, make()(rows), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [peers.ConFIG, getattr(peers, "ExcessMTL", peers.ConFIG), peers.GradDrop])
+def test_those_that_do_not_go_by_inner_products_are_refused(make):
+    with pytest.raises(TypeError, match="`weighting` must be a weighting of TorchJD that goes by inner products"):
+        FromTorchJD(make())
+
+
+@pytest.mark.parametrize("make", [peers.GradVacWeighting, peers.MoDoWeighting, peers.SDMGradWeighting])
+def test_what_a_weighting_keeps_is_in_the_state_and_a_step_that_is_not_finite_leaves_no_trace(make, tmp_path):
+    whole, resumed = FromTorchJD(make()), FromTorchJD(make())
+    steps = [gradients(3, seed) @ gradients(3, seed).T for seed in range(4)]
+    for gramian in steps[:2]:
+        whole(gramian)
+    torch.save(whole.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed(torch.full((3, 3), torch.nan)).tolist() == [1.0, 1.0, 1.0]
+    for gramian in steps[2:]:
+        ours, theirs = (torch.manual_seed(0) and each(gramian) for each in (resumed, whole))
+        assert torch.equal(ours, theirs)
+    assert whole.weighting.state_dict()  # it does keep something
+    for ours, theirs in zip(resumed.weighting.buffers(), whole.weighting.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_missing_solver_is_named_with_the_extra_that_brings_it(monkeypatch):
+    pytest.importorskip("torchjd._mixins")
+    monkeypatch.setattr("torchjd._mixins.find_spec", lambda package: None if package == "quadprog" else package)
+    with pytest.raises(ImportError, match=r"requires .*quadprog") as raised:
+        peers.UPGradWeighting()
+    assert explain_missing(raised.value).endswith('pip install "lossbalance[torchjd-solvers]"')
