@@ -63,23 +63,29 @@ def choose_source(weighting: Weighting, probes: Probes, shared: Tensor | Iterabl
     refuse_transforms("to observe a step")
     probes.magnitudes = weighting.uses_magnitudes
     if not weighting.uses_gradients:
-        return NoNorms()
+        return NoNorms(weighting)
     scheme = type(weighting).__name__
     return ProbeNorms(probes, scheme) if shared is None else SharedNorms(shared, probes, scheme)
 
 
 class NoNorms(NormSource):
-    """For schemes that see values only: the losses of this very step."""
+    """For schemes that see values only: the losses of this very step.
+
+    Args:
+        weighting: The scheme.
+    """
+
+    def __init__(self, weighting: Weighting) -> None:
+        self.weighting = weighting
 
     def look(self, losses: Losses) -> Look:
         """Returns the losses, averaged over ranks."""
         values, present = losses.row.detach(), losses.present
-        non_finite = is_non_finite(values)
-        if world_size() > 1:
-            marked = torch.stack([values, present.to(values.dtype)])
-            (values, marks), non_finite = average_over_ranks(marked, present, non_finite)
-            present = marks > 0
-        return Look(observe_losses(values, non_finite, present))
+        if world_size() == 1:
+            return Look(observe_losses(values, self.weighting.find_non_finite(values), present))
+        marked = torch.stack([values, present.to(values.dtype)])
+        (values, marks), non_finite = average_over_ranks(marked, present, is_non_finite(values))
+        return Look(observe_losses(values, non_finite, marks > 0))
 
 
 class SharedNorms(NormSource):

@@ -35,6 +35,17 @@ def read_average(state: Tensor) -> Tensor:
     return state[0] / state[1]
 
 
+def set_where(state: Tensor, moves: Tensor, values: Tensor) -> None:
+    """Takes up the values of the terms that move, in place.
+
+    Args:
+        state: A buffer, ``[..., terms]``.
+        moves: Whether the state of a term takes up its value, ``[terms]``.
+        values: The values; anything where a term does not move.
+    """
+    torch.where(moves, values.to(state.dtype), state, out=state)
+
+
 def start_first(count: int, steps: int = 0) -> Tensor:
     """Returns the number of steps ``[terms]`` that :func:`average_first` has seen: for a buffer."""
     return torch.full((count,), max(float(steps), TINY))

@@ -43,7 +43,7 @@ def observe_losses(losses: Tensor, non_finite: Tensor, present: Tensor) -> Obser
 
     Args:
         losses: The losses ``[terms]``.
-        non_finite: Whether one of them, on any rank, is not finite, ``[]``: then nothing was seen.
+        non_finite: True or nan if one of them, on any rank, is not finite, ``[]``: then nothing was seen.
         present: Whether the term is there, ``[terms]``.
     """
     return Observation(losses, losses, present > non_finite)
@@ -102,6 +102,7 @@ class Weighting(DeferredModule, ABC):
     first_term_leads: ClassVar[bool] = False
     """Whether the first term is not like the others, so that a state cannot be brought into an order with another."""
 
+    _zeros: Tensor
     learning_rate: float | None = None
     """What the optimizer should train the parameters with, if the scheme has any; None is the optimizer's own rate."""
 
@@ -110,6 +111,7 @@ class Weighting(DeferredModule, ABC):
         self.terms = check_terms(terms)
         args, kwargs = self._arguments  # to be made anew from, and what gave the names may give them once
         self._arguments = (self.terms, *args[1:]) if args else args, kwargs
+        self.register_buffer("_zeros", torch.zeros(len(self.terms)), persistent=False)
 
     @abstractmethod
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,6 +127,10 @@ class Weighting(DeferredModule, ABC):
 
     def observe(self, observation: Observation) -> None:
         """Moves the state by what was seen; called in training only, before :meth:`weigh`, without autograd."""
+
+    def find_non_finite(self, losses: Tensor) -> Tensor:
+        """Returns nan if one of the losses is not finite, else 0, ``[]``: in one operation, as 0 * inf is nan."""
+        return losses.dot(self._zeros.to(losses.dtype))
 
     @property
     def observes(self) -> bool:
@@ -152,11 +158,11 @@ class Weighting(DeferredModule, ABC):
         present = torch.ones_like(losses, dtype=torch.bool)
         if self.training and self.observes and not (self.uses_gradients and norms is None):
             with torch.no_grad():
-                values, non_finite = losses.detach(), is_non_finite(losses)
+                values = losses.detach()
                 if norms is None:
-                    self.observe(observe_losses(values, non_finite, present))
+                    self.observe(observe_losses(values, self.find_non_finite(values), present))
                 else:
-                    self.observe(observe_norms(values, non_finite, norms, largest, mean_magnitude))
+                    self.observe(observe_norms(values, is_non_finite(values), norms, largest, mean_magnitude))
         return self.weigh(losses, present)
 
     def extra_repr(self) -> str:

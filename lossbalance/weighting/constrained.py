@@ -94,8 +94,8 @@ class Constrained(Weighting):
         """Takes a step of ascent on the multipliers of the terms that were seen."""
         seen, lowest, highest = observation.seen, *self._range
         move_average(self.average, observation.losses, seen, self.decay)
-        excess = read_average(self.average) - self._limit
-        weight = torch.where(seen, torch.addcmul(self.weight, self._lr, excess), self.weight)
+        slack = torch.addcdiv(self._limit, *self.average[:2], value=-1)  # l - a
+        weight = torch.where(seen, torch.addcmul(self.weight, self._lr, slack, value=-1), self.weight)
         torch.clamp(weight, lowest, highest, out=self.weight)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

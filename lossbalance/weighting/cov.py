@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from lossbalance.weighting.averages import TINY
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -46,34 +47,29 @@ class CoV(PositiveWeighting):
     """
 
     steps: Tensor
-    mean_loss: Tensor
-    mean_ratio: Tensor
+    means: Tensor
     squares: Tensor
 
     def __init__(self, terms: Iterable[str]) -> None:
         super().__init__(terms)
-        self.register_buffer("steps", torch.zeros(len(self.terms)))  # how often each term was seen
-        self.register_buffer("mean_loss", torch.zeros(len(self.terms)))
-        self.register_buffer("mean_ratio", torch.zeros(len(self.terms)))
+        self.register_buffer("steps", torch.full((len(self.terms),), TINY))  # how often each term was seen
+        self.register_buffer("means", torch.stack([torch.zeros(len(self.terms)), torch.ones(len(self.terms))]))  # L, l
         self.register_buffer("squares", torch.zeros(len(self.terms)))  # sum of squared distances from the mean ratio
 
     def observe(self, observation: Observation) -> None:
         """Moves the statistics of the terms that were seen."""
-        seen = observation.seen & (observation.losses > 0)
-        losses = torch.where(seen, observation.losses.to(self.steps.dtype), self.mean_loss)
-        ratio = torch.where(self.steps > 0, losses / self.mean_loss, 1.0)  # l
+        seen = self.find_positive(observation)
+        losses = observation.losses.to(self.means.dtype)
+        ratio = (losses / self.means[0]).nan_to_num(1.0, posinf=1.0)  # l; 1 in the first step
+        latest = torch.where(seen, torch.stack([losses, ratio]), self.means)
         self.steps.add_(seen)
-        gain = (seen / self.steps).nan_to_num(0.0)
-        distance = ratio - self.mean_ratio
-        self.mean_ratio.addcmul_(distance, gain)
-        self.squares.addcmul_(distance * (ratio - self.mean_ratio), seen)
-        self.mean_loss.lerp_(losses, gain)
-        super().observe(observation)
+        before = latest - self.means
+        self.means.lerp_(latest, self.steps.reciprocal())
+        self.squares.addcmul_(before[1], latest[1] - self.means[1])
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its coefficient of variation."""
-        variation = (self.squares / self.steps).sqrt() / self.mean_ratio  # c
-        variation = torch.where(self.steps > 1, variation, torch.nan)
-        variation = torch.where(self.steps > 1, variation, variation.nanmean())  # of a term seen once: the mean
-        weights = (variation / variation.sum()).nan_to_num(1 / len(self.terms))
-        return weighted_sum(losses, weights, present)
+        variation = (self.squares / self.steps).sqrt() / self.means[1]  # c; 0 for a term seen once
+        known = self.steps > 1
+        part = variation / known * (known.sum() / variation.sum())  # of the mean; nan for a term seen once
+        return weighted_sum(losses, (part / len(self.terms)).nan_to_num(1 / len(self.terms)), present)

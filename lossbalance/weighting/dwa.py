@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_integer, check_positive
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -50,28 +51,27 @@ class DWA(Weighting):
 
     sums: Tensor
     means: Tensor
-    steps: Tensor
 
     def __init__(self, terms: Iterable[str], temperature: float = 2.0, period: int = 100) -> None:
         super().__init__(terms)
         self.temperature = check_positive("temperature", temperature)
         self.period = check_integer("period", period, 1)
-        self.register_buffer("sums", torch.zeros(2, len(self.terms)))  # of the losses of this epoch, and their number
+        self.register_buffer("sums", torch.zeros(3, len(self.terms)))  # in this epoch: of losses, their number, steps
         self.register_buffer("means", torch.zeros(2, len(self.terms)))  # of the last epoch, and of the one before
-        self.register_buffer("steps", torch.zeros(()))  # of this epoch
 
     def observe(self, observation: Observation) -> None:
         """Ends the epoch before, if it was complete, and adds the losses of the step to this one."""
-        some = observation.seen.any()
-        ends = some & (self.steps >= self.period)
-        mean = self.sums[0] / self.sums[1]
-        ended = ends & (self.sums[1] > 0)
-        self.means.copy_(torch.where(ended, torch.stack([mean, self.means[0]]), self.means))
-        self.steps.mul_(~ends).add_(some)
-        latest = torch.stack([observation.losses, observation.seen])
-        self.sums.mul_(~ends).add_(latest.masked_fill(~observation.seen, 0.0))
+        seen, (total, count, steps) = observation.seen, self.sums
+        some = seen.any()
+        goes_on = steps * some < self.period
+        ended = (count > 0) > goes_on  # for the terms that it had
+        set_where(self.means, ended, torch.stack([total / count, self.means[0]]))
+        losses = torch.where(seen, observation.losses, self._zeros)
+        step = torch.stack([losses, seen, some.expand_as(seen)]).to(self.sums.dtype)
+        torch.addcmul(step, self.sums, goes_on, out=self.sums)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the softmax of its rate."""
-        rate = (self.means[0] / self.means[1]).nan_to_num(1.0, 1.0)  # r
-        return weighted_sum(losses, len(self.terms) * torch.softmax(rate / self.temperature, dim=0), present)
+        scale = 1 / self.temperature
+        rate = torch.addcdiv(self._zeros, *self.means, value=scale).nan_to_num(scale, scale)  # r / T
+        return weighted_sum(losses, len(self.terms) * torch.softmax(rate, dim=0), present)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_names, check_not_negative, check_positive
 from lossbalance._utils.distributed import sum_over_ranks
-from lossbalance.weighting.averages import move_average, read_average, start_average
+from lossbalance.weighting.averages import move_average, read_average, set_where, start_average
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -72,7 +72,7 @@ class FAMO(PositiveWeighting):
     latest: Tensor
     waits: Tensor
     average: Tensor
-    _gain: Tensor
+    _betas: Tensor
 
     def __init__(
         self, terms: Iterable[str], lr: float = 0.025, weight_decay: float = 1e-3, decay: float = 0.99
@@ -85,7 +85,7 @@ class FAMO(PositiveWeighting):
         self.register_buffer("logit", torch.zeros(count))  # xi
         self.register_buffer("moments", torch.zeros(2, count))  # of Adam
         self.register_buffer("steps", torch.zeros(count))  # of Adam
-        self.register_buffer("_gain", torch.tensor([[1 - _BETA1], [1 - _BETA2]]), persistent=False)
+        self.register_buffer("_betas", torch.tensor([[_BETA1], [_BETA2]]), persistent=False)
         self.register_buffer("latest", torch.ones(count))  # L
         self.register_buffer("waits", torch.zeros(count, dtype=torch.bool))  # for the losses after the step
         self.register_buffer("average", start_average(count))
@@ -93,13 +93,12 @@ class FAMO(PositiveWeighting):
     def observe(self, observation: Observation) -> None:
         """Moves the logits by the average, unless :meth:`update` has done so, and takes up the losses of the step."""
         losses = observation.losses.to(self.latest.dtype)
-        seen = observation.seen & (losses > 0)
+        seen = self.find_positive(observation)
         before = read_average(self.average)
         move_average(self.average, losses, seen, self.decay)
         self._descend((before / read_average(self.average)).log(), seen & self.waits)
-        self.latest.copy_(torch.where(seen, losses, self.latest))
-        self.waits.copy_(torch.where(seen.any(), seen, self.waits))
-        super().observe(observation)
+        set_where(self.latest, seen, losses)
+        set_where(self.waits, seen.any(), seen)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its part of the logits over its value."""
@@ -130,12 +129,10 @@ class FAMO(PositiveWeighting):
     def _descend(self, fall: Tensor, moves: Tensor) -> None:
         """Takes one step of Adam on the logits that move, where ``fall`` is delta."""
         z = torch.softmax(self.logit, dim=0)
-        fall = torch.where(moves, fall, 0.0)
-        slope = z * (fall - z.dot(fall)) + self.weight_decay * self.logit
+        fall = torch.where(moves, fall, self._zeros)
+        slope = torch.addcmul(self.weight_decay * self.logit, z, fall - z.dot(fall))
         self.steps.add_(moves)
-        moments = torch.stack([slope, slope.square()])
-        self.moments.lerp_(moments, moves * self._gain)
-        mean = self.moments[0] / (1 - _BETA1**self.steps)
-        square = self.moments[1] / (1 - _BETA2**self.steps)
-        step = torch.where(moves, mean / (square.sqrt() + _EPSILON), 0.0)
-        self.logit.sub_(step, alpha=self.lr)
+        self.moments.lerp_(torch.stack([slope, slope.square()]), moves * (1 - self._betas))
+        mean, square = self.moments / (1 - self._betas**self.steps)
+        logit = torch.addcdiv(self.logit, mean, square.sqrt() + _EPSILON, value=-self.lr)
+        set_where(self.logit, moves, logit)

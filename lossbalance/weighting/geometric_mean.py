@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -48,11 +49,10 @@ class GeometricMean(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes up the losses of the step."""
-        latest = torch.where(observation.seen, observation.losses, self.latest)
-        self.latest.copy_(torch.where(latest > 0, latest, self.latest))
-        self.note(latest)
+        set_where(self.latest, self.find_positive(observation), observation.losses)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the derivative of the geometric mean."""
-        logs = self.latest.log()
-        return weighted_sum(losses, torch.exp(logs.mean() - logs) / len(self.terms), present)
+        mean = self.latest.log().mean().exp()  # T
+        weights = torch.addcdiv(self._zeros, mean, self.latest, value=1 / len(self.terms))  # T / (K L)
+        return weighted_sum(losses, weights, present)

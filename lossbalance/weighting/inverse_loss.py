@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_number
-from lossbalance.weighting.averages import move_average, read_average, start_average
+from lossbalance.weighting.averages import move_average, read_average, set_where, start_average
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -59,19 +59,16 @@ class InverseLoss(PositiveWeighting):
         self.exponent = check_number("exponent", exponent, "a number in [0, 1]", lambda number: 0 <= number <= 1)
         self.decay = check_decay("decay", decay)
         self.register_buffer("average", start_average(len(self.terms)))  # a
-        self.register_buffer("first_loss", torch.zeros(len(self.terms)))  # L(0); 0 until it is seen
+        self.register_buffer("first_loss", torch.zeros(len(self.terms)))  # (1 - decay) L(0); 0 until it is seen
 
     def observe(self, observation: Observation) -> None:
         """Moves the averages towards the losses of the step."""
-        losses = observation.losses
-        move_average(self.average, losses, observation.seen & (losses > 0), self.decay)
-        first = torch.where(self.first_loss > 0, self.first_loss, read_average(self.average))  # of one loss: itself
-        self.first_loss.copy_(first.nan_to_num(0.0))
-        super().observe(observation)
+        move_average(self.average, observation.losses, self.find_positive(observation), self.decay)
+        set_where(self.first_loss, self.first_loss == 0, self.average[0])
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by where its weight has come to; by 1 as long as it was not seen."""
         average = read_average(self.average)
         parts = (average / self.first_loss) ** (1 - self.exponent)  # w a, up to a factor
-        weights = parts / average * (len(self.terms) / parts.nansum())
+        weights = torch.addcdiv(self._zeros, parts, average * parts.nansum(), value=len(self.terms))
         return weighted_sum(losses, weights.nan_to_num(1.0), present)

@@ -70,9 +70,8 @@ class NTK(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Moves the average of each term that was seen towards its rate."""
-        seen = observation.seen & (observation.losses > 0)
+        seen = self.find_positive(observation)
         move_average(self.average, observation.norms.square() / observation.losses, seen, self.decay)
-        super().observe(observation)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the sum of the rates over its own; by 1 as long as that is unknown."""

@@ -21,23 +21,27 @@ class PositiveWeighting(Weighting):
     allowed: ClassVar[str] = "above 0"
     """What a loss must be, for the message."""
     lowest: Tensor
+    _unseen: Tensor
 
     def __init__(self, terms: Iterable[str]) -> None:
         super().__init__(terms)
         self.register_buffer("lowest", torch.full((len(self.terms),), torch.inf), persistent=False)
+        self.register_buffer("_unseen", torch.full((len(self.terms),), torch.nan), persistent=False)
         self._checked = False
 
-    def observe(self, observation: Observation) -> None:
-        """Notes the lowest losses."""
-        self.note(torch.where(observation.seen, observation.losses, self.lowest))
+    def find_positive(self, observation: Observation) -> Tensor:
+        """Notes the lowest losses; returns whether each term was seen with a loss above 0, ``[terms]``."""
+        latest = torch.where(observation.seen, observation.losses, self._unseen)
+        self.note(latest)
+        return latest > 0
 
     def note(self, latest: Tensor) -> None:
         """Notes the lowest losses, and looks at the first.
 
         Args:
-            latest: The losses of the step ``[terms]``; what was not seen is above 0.
+            latest: The losses of the step ``[terms]``; what was not seen is nan or above 0.
         """
-        self.lowest.clamp_(max=latest)
+        torch.fmin(self.lowest, latest, out=self.lowest)
         if not (self._checked or torch.compiler.is_compiling()):
             self.check()
 

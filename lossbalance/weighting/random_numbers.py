@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lossbalance.weighting.averages import set_where
+
 _FACTOR = 3202034522624059733  # of a multiplicative congruential generator modulo 2^64: L'Ecuyer (1999), table 4
 _UNIT = (1 - 2**-20) / 2**63  # so that -1 and 1 are never reached
 
@@ -20,7 +22,7 @@ def draw(state: Tensor, moves: Tensor) -> None:
         state: What :func:`start_random` returned.
         moves: Whether each generator moves.
     """
-    state.copy_(torch.where(moves, state * _FACTOR, state))
+    set_where(state, moves, state * _FACTOR)
 
 
 def read_random(state: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_integer, check_number, check_positive
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 from lossbalance.weighting.random_numbers import draw, read_random, start_random
@@ -53,10 +54,9 @@ class ReLoBRaLo(PositiveWeighting):
         tensor([0.7551, 1.2449])
     """
 
-    first_loss: Tensor
-    latest: Tensor
+    losses: Tensor
     weight: Tensor
-    steps: Tensor
+    stays: Tensor
     state: Tensor
 
     def __init__(
@@ -68,33 +68,35 @@ class ReLoBRaLo(PositiveWeighting):
         self.temperature = check_positive("temperature", temperature)
         self.rho = check_number("rho", rho, part, within)
         self.seed = check_integer("seed", seed, 0)
-        self.register_buffer("first_loss", torch.ones(len(self.terms)))  # L(0)
-        self.register_buffer("latest", torch.ones(len(self.terms)))  # L(t - 1)
+        self.register_buffer("losses", torch.full((2, len(self.terms)), torch.nan))  # L(0), L(t - 1); nan before
         self.register_buffer("weight", torch.ones(len(self.terms)))  # w
-        self.register_buffer("steps", torch.zeros(len(self.terms)))  # how often each term was seen, up to 2
+        self.register_buffer("stays", torch.zeros(len(self.terms)))  # alpha, and 0 in the second step of a term
         self.register_buffer("state", start_random(self.seed, 1))
 
     def observe(self, observation: Observation) -> None:
         """Moves the weights of the terms that were seen."""
-        seen = observation.seen & (observation.losses > 0)
-        losses = torch.where(seen, observation.losses.to(self.weight.dtype), self.latest)
+        seen = self.find_positive(observation)
+        first, latest = self.losses
+        losses = torch.where(seen, observation.losses.to(latest.dtype), latest)
+        progress = (losses / self.losses).nan_to_num(1.0)
+        since_first, since_last = len(self.terms) * torch.softmax(progress / self.temperature, dim=1)
         draw(self.state, seen.any())
         keeps = read_random(self.state) < 2 * self.rho - 1  # rho
-        history = torch.where(keeps, self.weight, self._balance(losses / self.first_loss))
-        alpha = self.alpha * (self.steps - 1).clamp(min=0)  # 0 in the second step
-        weight = torch.lerp(self._balance(losses / self.latest), history, alpha)
-        self.weight.copy_(torch.where(seen & (self.steps > 0), weight, self.weight))
-        self.first_loss.copy_(torch.where(self.steps > 0, self.first_loss, losses))
-        self.latest.copy_(losses)
-        self.steps.add_(seen).clamp_(max=2)
-        super().observe(observation)
+        history = torch.where(keeps, self.weight, since_first)
+        known = first > 0
+        moves = seen & known
+        set_where(self.weight, moves, torch.lerp(since_last, history, self.stays))
+        self.stays.masked_fill_(moves, self.alpha)
+        torch.stack([torch.where(known, first, losses), losses], out=self.losses)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by where its weight has come to."""
         return weighted_sum(losses, self.weight, present)
 
-    def _balance(self, progress: Tensor) -> Tensor:
-        return len(self.terms) * torch.softmax(progress / self.temperature, dim=0)
+    @property
+    def latest(self) -> Tensor:
+        """The last losses ``[terms]``; nan for a term that was never seen."""
+        return self.losses[1]
 
 
 def _is_part(number: float) -> bool:

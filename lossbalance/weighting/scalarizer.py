@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_number, check_positive
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, Weighting
 
 
@@ -89,8 +90,8 @@ class Scalarizer(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Lets the module see the losses."""
-        losses, seen = observation.losses, observation.seen
-        self.latest.copy_(torch.where(seen, losses, self.latest))
+        seen = observation.seen
+        set_where(self.latest, seen, observation.losses)
         if hasattr(self.module, "update") or hasattr(self.module, "step"):
             if seen.any():  # what such a module keeps on the host cannot be taken back
                 self._tell(self.latest.clone())

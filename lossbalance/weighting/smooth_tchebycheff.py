@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_mapping, check_number, check_positive
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -76,7 +77,7 @@ class SmoothTchebycheff(Weighting):
 
     def observe(self, observation: Observation) -> None:
         """Takes up the losses of the step."""
-        self.latest.copy_(torch.where(observation.seen, observation.losses, self.latest))
+        set_where(self.latest, observation.seen, observation.losses)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the derivative of the smooth maximum."""

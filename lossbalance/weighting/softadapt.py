@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_flag, check_number
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -49,9 +50,7 @@ class SoftAdapt(Weighting):
         tensor([0.2689, 0.7311])
     """
 
-    latest: Tensor
-    known: Tensor
-    rate: Tensor
+    change: Tensor
 
     def __init__(
         self, terms: Iterable[str], beta: float = 0.1, normalized: bool = True, loss_weighted: bool = False
@@ -60,24 +59,26 @@ class SoftAdapt(Weighting):
         self.beta = check_number("beta", beta, "a finite number", lambda number: abs(number) < 3e38)
         self.normalized = check_flag("normalized", normalized)
         self.loss_weighted = check_flag("loss_weighted", loss_weighted)
-        self.register_buffer("latest", torch.ones(len(self.terms)))
-        self.register_buffer("known", torch.zeros(len(self.terms), dtype=torch.bool))
-        self.register_buffer("rate", torch.zeros(len(self.terms)))  # s
+        start = torch.full((2, len(self.terms)), torch.nan)
+        self.register_buffer("change", start)  # s, and the latest losses; nan as long as they are unknown
 
     def observe(self, observation: Observation) -> None:
         """Takes the differences from the losses of the step."""
-        losses, seen = observation.losses, observation.seen
-        self.rate.copy_(torch.where(seen & self.known, losses - self.latest, self.rate))
-        self.latest.copy_(torch.where(seen, losses, self.latest))
-        self.known.logical_or_(seen)
+        losses = observation.losses
+        set_where(self.change, observation.seen, torch.stack([losses - self.change[1], losses]))
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the softmax of its rate."""
-        rate = self.rate
-        if self.normalized:
-            rate = (rate / rate.abs().sum()).nan_to_num(0.0)
-        weights = torch.softmax(self.beta * rate, dim=0)
+        rate, latest = self.change
+        scale = rate.abs().nansum() if self.normalized else torch.ones_like(rate)
+        rate = torch.addcdiv(self._zeros, rate, scale, value=self.beta)  # beta s
+        weights = torch.softmax(rate.nan_to_num(0.0), dim=0)
         if self.loss_weighted:
-            weights = weights * self.latest.abs()
+            weights = weights * latest.abs().nan_to_num(1.0)
             weights = weights / weights.sum()
         return weighted_sum(losses, weights, present)
+
+    @property
+    def rate(self) -> Tensor:
+        """The last change of each loss ``[terms]``; 0 where it is unknown."""
+        return self.change[0].nan_to_num(0.0)

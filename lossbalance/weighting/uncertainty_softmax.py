@@ -84,7 +84,6 @@ class UncertaintySoftmax(PositiveWeighting):
 
     def observe(self, observation: Observation) -> None:
         """Moves the averages towards the losses of the step."""
-        latest = torch.where(observation.seen, observation.losses, self.average).to(self.average.dtype)
-        self.note(latest)
-        self.average.lerp_(torch.where(latest > 0, latest, self.average), self.gain)
-        self.gain.masked_fill_(observation.seen, 1 - self.decay if self.scale_free else 1.0)
+        seen = self.find_positive(observation)
+        self.average.lerp_(torch.where(seen, observation.losses.to(self.average.dtype), self.average), self.gain)
+        self.gain.masked_fill_(seen, 1 - self.decay if self.scale_free else 1.0)

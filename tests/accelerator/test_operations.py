@@ -16,23 +16,23 @@ BOUNDS = {
     "equal": (3, 3),  # goal: 3, 15
     "fixed": (2, 2),  # goal: 3, 15
     "alpha": (3, 3),  # goal: 3, 15
-    "uncertainty": (27, 27),  # goal: 22, 34
-    "uncertainty_softmax": (14, 14),  # goal: 12, 24
+    "uncertainty": (26, 26),  # goal: 22, 34
+    "uncertainty_softmax": (13, 13),  # goal: 12, 24
     "gradbalance": (19, 19),  # goal: 25, 37
     "lr_annealing": (23, 23),  # goal: 25, 37
     "gradnorm": (53, 53),  # goal: 40, 52
-    "ntk": (26, 26),  # goal: 25, 37
-    "constrained": (14, 14),  # goal: 12, 24
-    "cov": (39, 39),  # goal: 12, 24
-    "dwa": (28, 28),  # goal: 12, 24
-    "famo": (50, 50),  # an optimizer of its own: no goal
-    "geometric_mean": (15, 15),  # goal: 12, 24
-    "inverse_loss": (26, 26),  # goal: 12, 24
-    "random_weighting": (12, 12),  # goal: 12, 24
-    "relobralo": (39, 39),  # goal: 12, 24
-    "smooth_tchebycheff": (13, 13),  # goal: 12, 24
-    "softadapt": (18, 18),  # goal: 12, 24
-    "scalarizer": (52, 52),  # no goal: what it wraps is not ours
+    "ntk": (25, 25),  # goal: 25, 37
+    "constrained": (12, 12),  # goal: 12, 24
+    "cov": (28, 28),  # goal: 12, 24
+    "dwa": (19, 19),  # goal: 12, 24
+    "famo": (40, 40),  # an optimizer of its own: no goal
+    "geometric_mean": (12, 12),  # goal: 12, 24
+    "inverse_loss": (19, 19),  # goal: 12, 24
+    "random_weighting": (10, 10),  # goal: 12, 24
+    "relobralo": (26, 26),  # goal: 12, 24
+    "smooth_tchebycheff": (11, 11),  # goal: 12, 24
+    "softadapt": (12, 12),  # goal: 12, 24
+    "scalarizer": (50, 50),  # no goal: what it wraps is not ours
 }
 OF_VALUES, OF_GRADIENTS = (12, 24), (25, 37)  # of a scheme that has no line
 
