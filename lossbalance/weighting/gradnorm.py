@@ -88,29 +88,32 @@ class GradNorm(PositiveWeighting):
         self.note(latest)
         average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
         norms = observation.norms * (latest >= 0)
-        slope, mean = self.slope(latest, norms)
-        step = (slope * self.weight / mean * -self.lr).nan_to_num(0.0).clamp(-1, 1)
-        start = (mean.nan_to_num(1.0) / norms).nan_to_num(posinf=0.0) if self.initial == "balanced" else norms.sign()
-        weight = torch.where(self.weight > 0, self.weight * step.exp(), start)
+        slope, scale = self.slope(latest, norms)
+        weight = self.weight * scale  # so that the mean of G is 1
+        step = torch.addcmul(self._zeros, slope, weight, value=-self.lr)
+        if self.lr * len(self.terms) > 1:  # no G is above K
+            step = step.clamp(-1, 1)
+        start = norms.reciprocal().nan_to_num(posinf=0.0) if self.initial == "balanced" else norms.sign() * scale
+        weight = torch.where(self.weight > 0, weight * step.exp(), start)
         torch.div(weight, weight.mean().clamp(min=TINY), out=self.weight)
 
     def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the derivative of the sum of ``|G - target|`` by each weight, and the mean of G.
+        """Returns the derivative of the sum of ``|G - target|`` by each weight, and one over the mean of G.
 
         Args:
             losses: The losses ``[terms]``.
             norms: The norms of their gradients ``[terms]``; 0 for a term that was not seen.
 
         Returns:
-            The derivative ``[terms]``, 0 for a term that was not seen, and the mean ``[]``.
+            The derivative ``[terms]``, 0 for a term that was not seen, and one over the mean ``[1]``; 1 if none was.
         """
         gradient = self.weight * norms  # G
         moves = gradient > 0
-        count = moves.sum()
-        mean = gradient.sum() / count  # G bar
-        progress = torch.where(moves, losses / self.first_loss, gradient)  # L / L(0), or 0
-        rate = progress * (count / progress.sum())  # r
-        return norms * torch.sign(gradient - mean * rate**self.restoring_force), mean
+        rows = torch.stack([gradient, losses / self.first_loss * moves, moves])  # G, L / L(0)
+        sums = rows.sum(dim=1, keepdim=True)
+        scale = (sums[2] / sums[:2]).nan_to_num(1.0, posinf=1.0)  # one over the means
+        gradient, rate = rows[:2] * scale  # G over its mean, r
+        return norms * torch.sign(gradient - rate**self.restoring_force), scale[0]
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by where its weight has come to; by 1 as long as it is unknown."""

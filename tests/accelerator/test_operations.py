@@ -20,7 +20,7 @@ BOUNDS = {
     "uncertainty_softmax": (13, 13),  # goal: 12, 24
     "gradbalance": (19, 19),  # goal: 25, 37
     "lr_annealing": (23, 23),  # goal: 25, 37
-    "gradnorm": (53, 53),  # goal: 40, 52
+    "gradnorm": (47, 47),  # goal: 40, 52
     "ntk": (25, 25),  # goal: 25, 37
     "constrained": (12, 12),  # goal: 12, 24
     "cov": (28, 28),  # goal: 12, 24
