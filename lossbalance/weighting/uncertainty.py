@@ -80,9 +80,7 @@ class Uncertainty(PositiveWeighting):
 
     first_loss: Tensor
     steps: Tensor
-    _a: Tensor
-    _log_a: Tensor
-    _c: Tensor
+    _factors: Tensor
     _offset: Tensor | None
 
     def __init__(
@@ -101,15 +99,17 @@ class Uncertainty(PositiveWeighting):
         self.regularizer = _check_word("regularizer", regularizer, ["log", "log1p"])
         starts = [_check_start(*start) for start in _per_term("initial_log_variance", initial_log_variance, self.terms)]
         self.log_variance = nn.Parameter(torch.tensor([start or 0.0 for start in starts]))
-        self.register_buffer("_a", torch.tensor([a for a, _ in factors]), persistent=False)
-        self.register_buffer("_log_a", self._a.log(), persistent=False)
-        self.register_buffer("_c", torch.tensor([c for _, c in factors]), persistent=False)
-        offset = (self._a / self._c).log()
+        self.register_buffer("_factors", torch.tensor(factors).T.contiguous(), persistent=False)  # a, c
+        a, c = self._factors
         no_offset = all(a == c for a, c in factors)
-        self.register_buffer("_offset", None if no_offset else offset, persistent=False)
-        self.register_buffer("first_loss", (self._c if self.regularizer == "log" else 0.5) / self._a)  # optimum: s = 0
+        self.register_buffer("_offset", None if no_offset else (a / c).log(), persistent=False)
+        self.register_buffer("first_loss", (c if self.regularizer == "log" else 0.5) / a)  # optimum: s = 0
         steps = [start_first(1, 0 if start is None else FIRST + 1) for start in starts]
         self.register_buffer("steps", torch.cat(steps))  # how often each was seen; more than five where it has started
+
+    @property
+    def _a(self) -> Tensor:
+        return self._factors[0]
 
     @property
     def started(self) -> Tensor:
@@ -121,12 +121,13 @@ class Uncertainty(PositiveWeighting):
         s = self.log_variance.detach()
         if not self.training:
             s = s.clamp(-_BOUND, _BOUND)
-        weights = (torch.exp(self._log_a - s) * present).to(losses.dtype)  # a e^-s
+        a, c = self._factors * present
+        weights = (a / s.exp()).to(losses.dtype)  # a e^-s
         if self.regularizer == "log":
-            charge, slope = s, self._c * present  # c s
+            charge, slope = s, c  # c s
         else:
             charge, slope = softplus(s) / torch.sigmoid(s), torch.sigmoid(s) * present  # ln(1 + e^s)
-        return _Total.apply(losses, self.log_variance, weights, charge, slope, self.steps > FIRST), weights
+        return _Total.apply(losses, self.log_variance, weights, charge, slope, self.steps, self._zeros), weights
 
     def observe(self, observation: Observation) -> None:
         """Starts each log-variance by its first losses, and keeps all within bounds."""
@@ -168,18 +169,24 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, losses: Tensor, s: Tensor, weights: Tensor, charge: Tensor, slope: Tensor, trained: Tensor
+        ctx: Any,
+        losses: Tensor,
+        s: Tensor,
+        weights: Tensor,
+        charge: Tensor,
+        slope: Tensor,
+        steps: Tensor,
+        zeros: Tensor,
     ) -> Tensor:
         weighted = weights * losses
         total = torch.addcmul(weighted, slope, charge).sum()
-        slope = torch.addcmul(total - total, slope - weighted, trained)
-        ctx.save_for_backward(weights, slope.nan_to_num(0.0, 0.0, 0.0))  # 0 if the total is not finite
+        trained = torch.sub(steps, total, alpha=0) > FIRST  # nan, and so False, if the total is not finite
+        ctx.save_for_backward(weights, torch.where(trained, slope - weighted, zeros))
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, slope = ctx.saved_tensors
-        return grad * weights, grad * slope, None, None, None, None
+        return *torch._foreach_mul(ctx.saved_tensors, grad), None, None, None, None, None
 
 
 def _per_term(argument: str, setting: object, terms: tuple[str, ...]) -> list[tuple[str, object]]:

@@ -16,7 +16,7 @@ BOUNDS = {
     "equal": (3, 3),  # goal: 3, 15
     "fixed": (2, 2),  # goal: 3, 15
     "alpha": (3, 3),  # goal: 3, 15
-    "uncertainty": (26, 26),  # goal: 22, 34
+    "uncertainty": (23, 23),  # goal: 22, 34
     "uncertainty_softmax": (13, 13),  # goal: 12, 24
     "gradbalance": (19, 19),  # goal: 25, 37
     "lr_annealing": (23, 23),  # goal: 25, 37
