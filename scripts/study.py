@@ -1,6 +1,7 @@
 """Answers a question by training many networks, and draws the answer. A study that was stopped goes on.
 
 python scripts/study.py one_run          # which scheme, with nothing tuned, ends as well as the best of a sweep?
+python scripts/study.py limits           # what does a limit on one loss buy, beside the weights of a sweep?
 python scripts/study.py pinn             # which scheme helps a physics-informed network, and which to avoid?
 python scripts/study.py width_transfer   # which normalization of a penalty lets its strength stay as a network grows?
 """
@@ -14,7 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the studies are beside the package, not in it
 
-from studies import one_run, pinn, width_transfer
+from studies import limits, one_run, pinn, width_transfer
+from studies.limits_report import report_limits
 from studies.one_run_report import report_one_run
 from studies.pinn_report import report_pinn
 from studies.report import report_width_transfer
@@ -26,13 +28,19 @@ def main() -> str | None:
     """Runs the study that the command line names; returns what was wrong, if anything."""
     parser = Parser(description=__doc__.splitlines()[0])
     studies = parser.add_subparsers(dest="study", required=True)
+    _add_limits(studies.add_parser("limits", help="a limit on one loss against the weights of a sweep"))
     _add_one_run(studies.add_parser("one_run", help="every scheme against the best fixed weights of a sweep"))
     _add_pinn(studies.add_parser("pinn", help="every scheme on the Helmholtz equation"))
     _add_width_transfer(
         studies.add_parser("width_transfer", help="the best strength of a penalty against the width of the network")
     )
     chosen = vars(parser.parse_args())
-    run = {"one_run": _run_one_run, "pinn": _run_pinn, "width_transfer": _run_width_transfer}
+    run = {
+        "limits": _run_limits,
+        "one_run": _run_one_run,
+        "pinn": _run_pinn,
+        "width_transfer": _run_width_transfer,
+    }
     try:
         run[chosen["study"]](chosen)
     except ValueError as error:
@@ -40,6 +48,11 @@ def main() -> str | None:
     except OSError as error:
         return f"error: `--folder` must be a folder that can be written, got {error.filename!r}: {error.strerror}."
     return None
+
+
+def _run_limits(chosen: dict[str, Any]) -> None:
+    settings = limits.Settings(**_pick(chosen, limits.Settings))
+    report_limits(settings, chosen["folder"], chosen["jobs"], chosen["picture"])
 
 
 def _run_one_run(chosen: dict[str, Any]) -> None:
@@ -55,6 +68,16 @@ def _run_pinn(chosen: dict[str, Any]) -> None:
 def _run_width_transfer(chosen: dict[str, Any]) -> None:
     settings = width_transfer.Settings(**_pick(chosen, width_transfer.Settings))
     report_width_transfer(settings, chosen["folder"], chosen["jobs"])
+
+
+def _add_limits(parser: Parser) -> None:
+    default = limits.Settings()
+    _add_common(parser, "limits")
+    parser.add_argument("--picture", type=Path, help="where to draw (limits.png in the folder)")
+    parser.add_argument("--limits", type=float, nargs="+", default=default.limits, help="on the reconstruction loss")
+    parser.add_argument("--alphas", type=float, nargs="+", default=default.alphas, help="weights of the reconstruction")
+    parser.add_argument("--seeds", type=int, default=default.seeds, help="of each setting (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=default.epochs, help="of a training (%(default)s)")
 
 
 def _add_one_run(parser: Parser) -> None:

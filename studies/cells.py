@@ -18,7 +18,7 @@ def train_cells(
     train_cell: Callable[..., pd.DataFrame],
     settings: Any,
     columns: Sequence[str],
-    cells: Sequence[tuple[str | int, ...]],
+    cells: Sequence[tuple[str | float, ...]],
     folder: Path,
     jobs: int,
     console: Console | None = None,
@@ -66,5 +66,5 @@ def _begin(settings: Any, folder: Path) -> None:
     path.write_text(json.dumps(ours, indent=2) + "\n")
 
 
-def _path(folder: Path, cell: tuple[str | int, ...]) -> Path:
+def _path(folder: Path, cell: tuple[str | float, ...]) -> Path:
     return folder / "cells" / f"{'-'.join(map(str, cell))}.csv"
