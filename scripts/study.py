@@ -20,6 +20,7 @@ from studies.limits_report import report_limits
 from studies.one_run_report import report_one_run
 from studies.pinn_report import report_pinn
 from studies.report import report_width_transfer
+from studies.tables import KEPT_BACK, SEEN
 
 Parser = argparse.ArgumentParser
 
@@ -56,6 +57,8 @@ def _run_limits(chosen: dict[str, Any]) -> None:
 
 
 def _run_one_run(chosen: dict[str, Any]) -> None:
+    groups = {"seen": SEEN, "kept_back": KEPT_BACK}
+    chosen["tables"] = tuple(name for word in chosen["tables"] for name in groups.get(word, (word,)))
     settings = one_run.Settings(**_pick(chosen, one_run.Settings))
     report_one_run(settings, chosen["folder"], chosen["jobs"], chosen["picture"])
 
@@ -83,11 +86,13 @@ def _add_limits(parser: Parser) -> None:
 def _add_one_run(parser: Parser) -> None:
     default = one_run.Settings()
     _add_common(parser, "one_run")
-    parser.add_argument("--tables", nargs="+", default=default.tables, help="all: %(default)s")
+    names = f"by name, or `seen` ({', '.join(SEEN)}; the default) or `kept_back` ({', '.join(KEPT_BACK)})"
+    parser.add_argument("--tables", nargs="+", default=["seen"], help=names)
     parser.add_argument("--data", type=Path, default=default.data, help="folder of further tables (%(default)s)")
     parser.add_argument("--picture", type=Path, help="where to draw (one_run.png in the folder)")
     parser.add_argument("--seeds", type=int, default=default.seeds, help="of each table (%(default)s)")
     parser.add_argument("--steps", type=int, default=default.steps, help="of a training (%(default)s)")
+    parser.add_argument("--checkpoints", type=int, default=default.checkpoints, help="of a training (%(default)s)")
     parser.add_argument("--batch", type=int, default=default.batch, help="rows in a step (%(default)s)")
     parser.add_argument("--width", type=int, default=default.width, help="units in a hidden layer (%(default)s)")
     parser.add_argument("--lr", type=float, default=default.lr, help="learning rate of Adam (%(default)s)")

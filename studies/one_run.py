@@ -2,14 +2,16 @@
 
 One small network is trained on tables with several targets, from several seeds: under every scheme with its default
 settings, under the plain sum, and under a sweep of fixed weights. All copies of a seed start alike and see the same
-batches. The best of the sweep is chosen by the validation error, over all seeds; what counts is the test error.
+batches. Of each training the checkpoint with the lowest validation error is kept, as is done in practice; the last one
+is looked at, too. The best of the sweep is chosen by the validation error, over all seeds; what counts is the test
+error.
 
 A control stays in every comparison: fixed weights whose scale grows as the losses fall, which acts as a learning rate
 does. So the sweep and every scheme are also trained with ``loss_sum``, by which all have the same scale.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,9 +27,9 @@ from lossbalance import weighting
 from lossbalance._utils.checks import check_integer, check_positive
 from lossbalance.weighting import Weighting
 from studies.cells import train_cells
-from studies.multitask import Heads, MultiTaskNet, forward
+from studies.multitask import Heads, MultiTaskNet, Parameters, forward
 from studies.stacked_schemes import StackedWeights, draw_batches, train
-from studies.tables import TABLES, Table, is_there, read_table
+from studies.tables import SEEN, TABLES, Table, is_there, read_table
 
 SCHEMES: dict[str, Callable[[list[str]], Weighting]] = {
     name: getattr(weighting, name)
@@ -52,6 +54,7 @@ SCHEMES: dict[str, Callable[[list[str]], Weighting]] = {
 """Every scheme with nothing to choose, as it is made from the names of its terms."""
 
 SWEEP = "sweep"
+CHECKPOINTS = ("kept", "last")
 _DIRECTIONS = 8  # random ones, for more than two terms
 _CELL = ["table", "seed"]
 
@@ -64,6 +67,7 @@ class Settings:
         tables: Names of :data:`studies.tables.TABLES`.
         seeds: How many; each draws a split, initial weights and batches.
         steps: Steps of a training.
+        checkpoints: How often, in equal distances, the error is measured; the last step is one of them.
         batch: Rows in a step.
         width: Units in each of the two hidden layers.
         lr: The learning rate of Adam.
@@ -74,9 +78,10 @@ class Settings:
         ValueError: If it is out of range, or a table unknown.
     """
 
-    tables: tuple[str, ...] = tuple(TABLES)
+    tables: tuple[str, ...] = SEEN
     seeds: int = 5
     steps: int = 2000
+    checkpoints: int = 20
     batch: int = 64
     width: int = 32
     lr: float = 1e-3
@@ -88,6 +93,7 @@ class Settings:
             raise ValueError(f"`tables` must be some of {list(TABLES)}, got {list(self.tables)}.")
         for name in ("seeds", "steps", "batch", "width"):
             check_integer(name, getattr(self, name), 1)
+        check_integer("checkpoints", self.checkpoints, 1, self.steps)
         check_positive("lr", self.lr)
 
     def present(self) -> "Settings":
@@ -115,8 +121,9 @@ def study(settings: Settings, folder: Path, jobs: int, console: Console | None =
         console: Where to show progress.
 
     Returns:
-        A row for each network: table, seed, scheme, setting of the sweep, whether its scale is matched, and for
-        validation and test the error and the loss, both means over targets of what it is relative to the best constant.
+        Two rows for each network, the ``checkpoint`` that was kept and the last: table, seed, scheme, setting of the
+        sweep, whether its scale is matched, and for validation and test the error and the loss, both means over targets
+        of what it is relative to the best constant.
 
     Raises:
         ValueError: If the folder holds a study with other settings.
@@ -135,14 +142,35 @@ def train_cell(settings: Settings, name: str, seed: int) -> pd.DataFrame:
     torch.manual_seed(seed)
     net = MultiTaskNet(data.inputs.shape[1], settings.width, sum(heads.outputs))
     batches = draw_batches(data.training, settings.batch, settings.steps, seed)
-    trained = train(net, heads, data.inputs, data.labels, weights, batches, settings.lr)
+    checkpoints = {settings.steps * i // settings.checkpoints for i in range(1, settings.checkpoints + 1)}
+    courses = train(net, heads, data.inputs, data.labels, weights, batches, settings.lr, checkpoints)
+    measured = keep_best(_measure(heads, data, constant, parameters) for parameters in courses)
+    rows = [plan.assign(checkpoint=name, **columns) for name, columns in zip(CHECKPOINTS, measured, strict=True)]
+    return pd.concat(rows).assign(table=name, seed=seed)
+
+
+def keep_best(measured: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what was measured where the validation error of each copy was lowest, and what was measured last.
+
+    Args:
+        measured: At each checkpoint, by name, a value for each copy, ``[copies]``.
+    """
+    kept = last = next(measured)
+    for last in measured:
+        is_lower = last["validation_error"] < kept["validation_error"].nan_to_num(torch.inf)
+        kept = {name: torch.where(is_lower, last[name], column) for name, column in kept.items()}
+    yield from ({name: column.numpy() for name, column in columns.items()} for columns in (kept, last))
+
+
+def _measure(heads: Heads, data: Split, constant: Tensor, parameters: Parameters) -> dict[str, Tensor]:
+    """Returns error and loss of each copy, ``[copies]`` each, in validation and test."""
+    measured = {}
     for part, rows in (("validation", data.validation), ("test", data.test)):
-        outputs, labels = forward(trained, data.inputs[rows]), data.labels[rows]
+        outputs, labels = forward(parameters, data.inputs[rows]), data.labels[rows]
         base = constant.expand(1, len(rows), -1)
         for measure, compute in (("error", heads.errors), ("loss", heads.losses)):
-            relative = compute(outputs, labels) / compute(base, labels)
-            plan[f"{part}_{measure}"] = relative.mean(1).tolist()
-    return plan.assign(table=name, seed=seed)
+            measured[f"{part}_{measure}"] = (compute(outputs, labels) / compute(base, labels)).mean(1)
+    return measured
 
 
 def split(table: Table, seed: int) -> Split:

@@ -14,7 +14,11 @@ PLAIN, CONTROL = "plain sum", "control"
 
 
 def compare(
-    results: pd.DataFrame, loss_sum: bool = False, sweep_loss_sum: bool = False, measure: str = "error"
+    results: pd.DataFrame,
+    loss_sum: bool = False,
+    sweep_loss_sum: bool = False,
+    measure: str = "error",
+    checkpoint: str = "kept",
 ) -> pd.DataFrame:
     """Returns how far each scheme ends above the best fixed weights, on each table.
 
@@ -23,6 +27,7 @@ def compare(
         loss_sum: Whether the schemes are those with ``loss_sum``.
         sweep_loss_sum: Whether the fixed weights are; with both, all are compared at one scale.
         measure: ``"error"``, which counts; or ``"loss"``.
+        checkpoint: ``"kept"``, that with the lowest validation error of a training, or ``"last"``.
 
     Returns:
         By scheme and table: ``excess``, the test error, a mean over seeds, relative to that of the fixed weights with
@@ -30,6 +35,7 @@ def compare(
         the control, the best of the sweep with ``loss_sum``, are among the schemes.
     """
     index = ["scheme", "setting", "matched", "table", "seed"]
+    results = results[results["checkpoint"] == checkpoint]
     measured = results.rename(columns={f"validation_{measure}": "validation", f"test_{measure}": "test"})
     measured = measured[[*index, "validation", "test"]].fillna(np.inf).set_index(index)
     own = measured.xs(loss_sum, level="matched")["test"]

@@ -33,6 +33,7 @@ def report_one_run(
         "as it is": compare(results),
         "with loss_sum": compare(results, loss_sum=True),
         "with loss_sum, as the sweep": compare(results, loss_sum=True, sweep_loss_sum=True),
+        "with loss_sum, last step": compare(results, loss_sum=True, checkpoint="last"),
         "test loss in place of error": compare(results, measure="loss"),
     }
     pd.concat(comparisons, names=["comparison"]).to_csv(folder / "excess.csv")

@@ -1,6 +1,6 @@
 """Training of stacked copies of a network, each under fixed weights or a weighting scheme of the library."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -96,9 +96,10 @@ def train(
     inputs: Tensor,
     labels: Tensor,
     weights: StackedWeights,
-    batches: Iterator[Tensor],
+    batches: Iterable[Tensor],
     lr: float,
-) -> Parameters:
+    checkpoints: Collection[int],
+) -> Iterator[Parameters]:
     """Trains copies of a network by Adam.
 
     Args:
@@ -109,13 +110,14 @@ def train(
         weights: The weights of the copies.
         batches: The rows of each step.
         lr: The learning rate.
+        checkpoints: The steps, from 1 on, after which to yield.
 
-    Returns:
-        The parameters of the copies.
+    Yields:
+        The parameters of the copies at a checkpoint; the training goes on in these tensors.
     """
     parameters = {name: parameter.requires_grad_() for name, parameter in stack(net, len(weights.matched)).items()}
     optimizer = torch.optim.Adam([{"params": list(parameters.values())}, *weights.parameter_groups()], lr, fused=True)
-    for rows in batches:
+    for step, rows in enumerate(batches, start=1):
         outputs = forward(parameters, inputs[rows])
         losses = heads.losses(outputs, labels[rows])
         measured = measure(heads, losses, outputs, parameters["head.weight"], weights.with_gradients)
@@ -123,7 +125,8 @@ def train(
         optimizer.zero_grad()
         ((weighed * losses).sum() + learned).backward()
         optimizer.step()
-    return {name: parameter.detach() for name, parameter in parameters.items()}
+        if step in checkpoints:
+            yield {name: parameter.detach() for name, parameter in parameters.items()}
 
 
 def draw_batches(rows: Tensor, size: int, steps: int, seed: int) -> Iterator[Tensor]:

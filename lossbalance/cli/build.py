@@ -1,5 +1,6 @@
 """Makes what a configuration describes."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,12 @@ from lossbalance.cli.targets import find_target, make
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
 from lossbalance.weighted_loss import WeightedLoss
+
+log = logging.getLogger(__name__)
+_ALL_PARAMETERS = (
+    "The norms are those of the gradients by all parameters, at one more backward pass for each term; `task.probes`%s "
+    "would need none."
+)
 
 
 class Built(NamedTuple):
@@ -56,10 +63,11 @@ def _build_module(
     if not (isinstance(target, type) and issubclass(target, TaskModule)):
         module = make(config.task.module)
         library_of(module)
+        add_penalty_terms(module, as_terms)
         settings = _places(config)
-        if as_terms:  # no probe meets their gradients
-            add_penalty_terms(module, as_terms)
-            settings.setdefault("shared", [name for name, _ in module.named_parameters()])
+        if criterion.weighting.uses_gradients and (as_terms or not settings):
+            settings.setdefault("shared", [name for name, weight in module.named_parameters() if weight.requires_grad])
+            log.info(_ALL_PARAMETERS, " and no penalty as a term" if as_terms else "")
         return module, [BalanceLosses(criterion, **settings)]
     check_number("optimizer.lr", config.optimizer.get("lr", 0.0), "a number, 0 or more", lambda number: number >= 0)
     constructor = instantiate(config.task.module, _partial_=True)

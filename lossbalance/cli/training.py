@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from lossbalance._utils.checks import check_integer
+from lossbalance._utils.checks import check_integer, check_number
 from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.build import Built, build, build_callbacks
@@ -126,6 +126,7 @@ def _check_usage(config: DictConfig) -> None:
     """Tells of settings that are wrong or have no effect, before anything is built."""
     if "alpha" in _typed() and "alpha" not in config.loss:
         choice = HydraConfig.get().runtime.choices["loss"]
+        check_number("alpha", config.alpha, "a number in [0, 1]", lambda number: 0 <= number <= 1)
         log.warning("`alpha` has no effect with loss=%s; it has with loss=alpha.", choice)
     if HydraConfig.get().runtime.choices.get("optimizer") == "sgd" and not {"optimizer.lr", "task.lr"} & _typed():
         log.warning("optimizer=sgd takes `task.lr`, %g, which suits Adam: try optimizer.lr=0.05.", config.task.lr)

@@ -45,6 +45,14 @@ def test_a_module_is_weighed_watched_and_summed_up(tmp_path):
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["hyper_parameters"]["widths"] == [6]
 
 
+def test_a_module_without_probes_is_balanced_by_all_its_parameters(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="lossbalance.cli.build"):
+        summary = run_here(tmp_path, *words())
+    assert summary["loss"] == "gradbalance"  # the default
+    assert summary["gradient_shares"]["aux"] == pytest.approx(0.5, abs=0.1)
+    assert "one more backward pass for each term; `task.probes` would need none" in caplog.text
+
+
 @pytest.mark.parametrize("loss", ["gradnorm", "uncertainty"])
 def test_a_module_that_goes_on_ends_as_one_that_never_stopped(tmp_path, loss):
     asked = [*words(), PROBES, f"loss={loss}"]

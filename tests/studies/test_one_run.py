@@ -6,19 +6,19 @@ from rich.console import Console
 
 from studies import one_run
 from studies.multitask import Heads
-from studies.one_run import SCHEMES, Settings, split, study, sweep
+from studies.one_run import SCHEMES, Settings, keep_best, split, study, sweep
 from studies.one_run_answer import CONTROL, PLAIN, answer, compare, summarize
 from studies.one_run_report import report_one_run
-from studies.tables import TABLES, Table, Target, is_there, read_table
+from studies.tables import KEPT_BACK, SEEN, TABLES, Table, Target, is_there, read_table
 
-TINY = Settings(tables=("diabetes", "tumour"), seeds=2, steps=3, width=4)
+TINY = Settings(tables=("diabetes", "tumour"), seeds=2, steps=3, checkpoints=2, width=4)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_have_inputs_and_targets_for_every_row(name):
     data = Settings().data
     if not is_there(name, data):
-        pytest.skip(f"{name} is not in {data}")
+        pytest.skip(f"{name} is neither in {data} nor in a package that is installed")
     table = read_table(name, data)
     assert np.isfinite(table.inputs).all()
     assert len(table.targets) > 1
@@ -37,6 +37,21 @@ def test_a_split_standardizes_by_its_training_part_and_uses_every_row_once():
     assert sorted(torch.cat(data[2:]).tolist()) == list(range(20))
     torch.testing.assert_close(data.inputs[data.training].mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
     torch.testing.assert_close(data.inputs[data.training].std(), torch.tensor(1.0))
+
+
+def test_no_table_is_both_seen_and_kept_back():
+    assert not set(SEEN) & set(KEPT_BACK)
+    assert set(TABLES) == {*SEEN, *KEPT_BACK}
+
+
+def test_each_copy_keeps_the_checkpoint_with_its_lowest_validation_error():
+    nan = np.nan
+    course = zip([[nan, 2.0, 2.0], [1.0, 3.0, 1.0], [4.0, 1.0, nan]], [[1.0] * 3, [2.0] * 3, [3.0] * 3], strict=True)
+    names = "validation_error", "test_error"
+    kept, last = keep_best(dict(zip(names, map(torch.tensor, measured), strict=True)) for measured in course)
+    assert kept["validation_error"].tolist() == [1.0, 1.0, 1.0]
+    assert kept["test_error"].tolist() == [2.0, 3.0, 2.0]
+    assert last["test_error"].tolist() == [3.0, 3.0, 3.0]
 
 
 def test_errors_by_hand():
@@ -68,7 +83,8 @@ def test_a_sweep_begins_with_the_plain_sum_and_holds_one_over_the_variances(cons
 
 def make_results(rows):
     columns = ["scheme", "setting", "matched", "table", "seed", "validation_error", "test_error"]
-    return pd.DataFrame(rows, columns=columns)
+    kept = pd.DataFrame(rows, columns=columns).assign(checkpoint="kept")
+    return pd.concat([kept, kept.assign(checkpoint="last", test_error=kept["test_error"] + 0.1)])
 
 
 def test_a_comparison_by_hand():
@@ -96,6 +112,7 @@ def test_a_comparison_by_hand():
         {(PLAIN, "t"): 0.0, (CONTROL, "t"): 0.0, ("Good", "t"): 0.0}, abs=1e-9
     )
     assert compare(results, loss_sum=True)["excess"]["Good"]["t"] == pytest.approx(-0.2)  # .4, over .5
+    assert compare(results, checkpoint="last")["excess"][PLAIN]["t"] == pytest.approx(1.0 / 0.6 - 1)
 
 
 def make_comparison(excess):
@@ -127,7 +144,7 @@ def test_the_answer_says_where_it_does_not_hold():
 
 def test_the_report_is_a_table_a_picture_and_the_same_again(tmp_path, monkeypatch):
     console = Console(record=True, width=160)
-    settings = Settings(tables=("tumour", "bike_sharing"), seeds=2, steps=3, width=4, data=tmp_path)
+    settings = Settings(tables=("tumour", "bike_sharing"), seeds=2, steps=3, checkpoints=1, width=4, data=tmp_path)
 
     found = report_one_run(settings, tmp_path / "out", jobs=1, console=console)
 

@@ -65,7 +65,7 @@ def test_each_copy_trains_as_it_would_by_itself_with_the_library():
     fixed = torch.tensor([[1.0] * 4, list(WEIGHTS.values())]).repeat_interleave(2, dim=0)
 
     weights = StackedWeights(fixed, [maker() for maker in makers[4:]], matched)
-    trained = train(make_net(), Heads(TARGETS), INPUTS, LABELS, weights, iter(batches), LR)
+    (trained,) = train(make_net(), Heads(TARGETS), INPUTS, LABELS, weights, batches, LR, {STEPS})
 
     for i, (maker, is_matched) in enumerate(zip(makers, matched, strict=True)):
         alone = train_one(maker(), 4.0 if is_matched else None, batches)
