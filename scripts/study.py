@@ -88,6 +88,7 @@ def _add_one_run(parser: Parser) -> None:
     _add_common(parser, "one_run")
     names = f"by name, or `seen` ({', '.join(SEEN)}; the default) or `kept_back` ({', '.join(KEPT_BACK)})"
     parser.add_argument("--tables", nargs="+", default=["seen"], help=names)
+    parser.add_argument("--variants", action="store_true", help="other settings of the schemes than the default ones")
     parser.add_argument("--data", type=Path, default=default.data, help="folder of further tables (%(default)s)")
     parser.add_argument("--picture", type=Path, help="where to draw (one_run.png in the folder)")
     parser.add_argument("--seeds", type=int, default=default.seeds, help="of each table (%(default)s)")

@@ -11,7 +11,7 @@ does. So the sweep and every scheme are also trained with ``loss_sum``, by which
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -23,35 +23,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from lossbalance import weighting
 from lossbalance._utils.checks import check_integer, check_positive
-from lossbalance.weighting import Weighting
 from studies.cells import train_cells
 from studies.multitask import Heads, MultiTaskNet, Parameters, forward
+from studies.one_run_schemes import SCHEMES, VARIANTS, Maker
 from studies.stacked_schemes import StackedWeights, draw_batches, train
 from studies.tables import SEEN, TABLES, Table, is_there, read_table
-
-SCHEMES: dict[str, Callable[[list[str]], Weighting]] = {
-    name: getattr(weighting, name)
-    for name in (
-        "CoV",
-        "DWA",
-        "FAMO",
-        "GeometricMean",
-        "GradBalance",
-        "GradNorm",
-        "InverseLoss",
-        "LRAnnealing",
-        "NTK",
-        "RandomWeighting",
-        "ReLoBRaLo",
-        "SmoothTchebycheff",
-        "SoftAdapt",
-        "Uncertainty",
-        "UncertaintySoftmax",
-    )
-}
-"""Every scheme with nothing to choose, as it is made from the names of its terms."""
 
 SWEEP = "sweep"
 CHECKPOINTS = ("kept", "last")
@@ -66,6 +43,7 @@ class Settings:
     Args:
         tables: Names of :data:`studies.tables.TABLES`.
         seeds: How many; each draws a split, initial weights and batches.
+        variants: Whether :data:`VARIANTS` are trained in place of :data:`SCHEMES`.
         steps: Steps of a training.
         checkpoints: How often, in equal distances, the error is measured; the last step is one of them.
         batch: Rows in a step.
@@ -80,6 +58,7 @@ class Settings:
 
     tables: tuple[str, ...] = SEEN
     seeds: int = 5
+    variants: bool = False
     steps: int = 2000
     checkpoints: int = 20
     batch: int = 64
@@ -138,7 +117,8 @@ def train_cell(settings: Settings, name: str, seed: int) -> pd.DataFrame:
     table = read_table(name, settings.data)
     heads, data = Heads(table.targets), split(table, seed)
     constant = heads.constant(data.labels[data.training])
-    plan, weights = _plan(heads, data, constant, zlib.crc32(name.encode()))
+    schemes = VARIANTS if settings.variants else SCHEMES
+    plan, weights = _plan(schemes, heads, data, constant, zlib.crc32(name.encode()))
     torch.manual_seed(seed)
     net = MultiTaskNet(data.inputs.shape[1], settings.width, sum(heads.outputs))
     batches = draw_batches(data.training, settings.batch, settings.steps, seed)
@@ -206,13 +186,15 @@ def sweep(constants: Tensor, seed: int) -> Tensor:
     return tried * (count / (tried @ constants))[:, None]
 
 
-def _plan(heads: Heads, data: Split, constant: Tensor, seed: int) -> tuple[pd.DataFrame, StackedWeights]:
+def _plan(
+    schemes: dict[str, Maker], heads: Heads, data: Split, constant: Tensor, seed: int
+) -> tuple[pd.DataFrame, StackedWeights]:
     """Returns what each copy is, and the weights of all copies."""
     labels = data.labels[data.training]
     fixed = sweep(heads.losses(constant.expand(1, len(labels), -1), labels)[0], seed)
     copies = [(SWEEP, i, matched) for matched, i in product((False, True), range(len(fixed)))]
-    names = sorted(SCHEMES, key=lambda name: SCHEMES[name](heads.terms).uses_gradients)
+    names = sorted(schemes, key=lambda name: schemes[name](heads.terms).uses_gradients)
     copies += [(name, 0, matched) for name, matched in product(names, (False, True))]
     plan = pd.DataFrame(copies, columns=["scheme", "setting", "matched"])
-    schemes = [SCHEMES[name](heads.terms) for name in names for _ in range(2)]
-    return plan, StackedWeights(fixed.repeat(2, 1), schemes, plan["matched"].tolist())
+    made = [schemes[name](heads.terms) for name in names for _ in range(2)]
+    return plan, StackedWeights(fixed.repeat(2, 1), made, plan["matched"].tolist())

@@ -94,8 +94,8 @@ class Settings:
     """
 
     seeds: int = 3
-    steps: int = 6000
-    iterations: int = 200
+    steps: int = 20_000
+    iterations: int = 500
     batch: int = 128
     lr: float = 5e-3
     measurements: int = 20

@@ -6,9 +6,10 @@ from rich.console import Console
 
 from studies import one_run
 from studies.multitask import Heads
-from studies.one_run import SCHEMES, Settings, keep_best, split, study, sweep
+from studies.one_run import Settings, keep_best, split, study, sweep
 from studies.one_run_answer import CONTROL, PLAIN, answer, compare, summarize
 from studies.one_run_report import report_one_run
+from studies.one_run_schemes import SCHEMES
 from studies.tables import KEPT_BACK, SEEN, TABLES, Table, Target, is_there, read_table
 
 TINY = Settings(tables=("diabetes", "tumour"), seeds=2, steps=3, checkpoints=2, width=4)

@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Equal, Fixed
 from studies.multitask import Heads, MultiTaskNet
-from studies.one_run import SCHEMES
+from studies.one_run_schemes import SCHEMES
 from studies.stacked_schemes import StackedWeights, draw_batches, train
 from studies.tables import Target
 
