@@ -22,11 +22,11 @@ def draw_one_run(plain: pd.DataFrame, with_loss_sum: pd.DataFrame) -> Figure:
     """
     order = _order(plain, with_loss_sum)
     tables = [_tabulate(comparison).loc[order] for comparison in (plain, with_loss_sum)]
-    width = 0.56 * sum(table.shape[1] for table in tables) + 2.2
-    figure = Figure(figsize=(width, 0.3 * len(order) + 1.4), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _draw(left, tables[0], "default settings")
-    _draw(right, tables[1], "with loss_sum = number of terms")
+    size = (0.62 * tables[0].shape[1] + 1.8, 0.54 * len(order) + 1.6)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    _draw(above, tables[0], "default settings")
+    _draw(below, tables[1], "with loss_sum = number of terms")
     figure.suptitle("One run: test error above that of the best fixed weights of a sweep, in %", fontsize=11)
     return figure
 
@@ -51,7 +51,8 @@ def _draw(axes: Axes, table: pd.DataFrame, title: str) -> None:
     axes.imshow(np.clip(values, -_FULL, _FULL), cmap=colours, vmin=-_FULL, vmax=_FULL, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         weight = "bold" if table.columns[column] in ("mean", "worst") else "normal"
-        axes.text(column, row, _format(value), ha="center", va="center", fontsize=7.5, color=INK, weight=weight)
+        colour = "white" if abs(value) > 0.7 * _FULL else INK
+        axes.text(column, row, _format(value), ha="center", va="center", fontsize=8, color=colour, weight=weight)
     axes.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
     axes.set_yticks(range(len(table)), table.index, fontsize=9)
     axes.tick_params(length=0)

@@ -32,37 +32,27 @@ def report_one_run(
     comparisons = {
         "as it is": compare(results),
         "with loss_sum": compare(results, loss_sum=True),
+        "with loss_sum, at the last step": compare(results, loss_sum=True, checkpoint="last"),
         "with loss_sum, as the sweep": compare(results, loss_sum=True, sweep_loss_sum=True),
-        "with loss_sum, last step": compare(results, loss_sum=True, checkpoint="last"),
         "test loss in place of error": compare(results, measure="loss"),
     }
     pd.concat(comparisons, names=["comparison"]).to_csv(folder / "excess.csv")
     plain, with_loss_sum, *_ = comparisons.values()
     picture = picture or folder / "one_run.png"
     draw_one_run(plain, with_loss_sum).savefig(picture)
-    console.print(_show(comparisons, settings.seeds))
+    console.print(f"Test error above that of the best fixed weights of a sweep, {settings.seeds} seeds", soft_wrap=True)
+    for name, comparison in comparisons.items():
+        console.print(_show(name, comparison))
     found = answer(plain, with_loss_sum)
     console.print(found.sentence, soft_wrap=True)
     console.print(f"{picture}, {folder / 'excess.csv'}, {folder / 'results.csv'}", soft_wrap=True)
     return found
 
 
-def _show(comparisons: dict[str, pd.DataFrame], seeds: int) -> Table:
-    columns = {name: _format(comparison) for name, comparison in comparisons.items()}
-    count = next(iter(comparisons.values())).index.get_level_values("table").nunique()
-    title = (
-        f"Test error above that of the best fixed weights of a sweep, mean and worst of {count} tables, {seeds} seeds"
-    )
-    table = Table(title=title, title_justify="left")
-    table.add_column("scheme")
-    for name in columns:
-        table.add_column(name, justify="right")
-        table.add_column("on")
-    for scheme in next(iter(columns.values())):
-        table.add_row(scheme, *(cell for column in columns.values() for cell in column[scheme]))
+def _show(name: str, comparison: pd.DataFrame) -> Table:
+    table = Table(title=f"{name[0].upper()}{name[1:]}", title_justify="left")
+    for column in ("scheme", "mean", "worst", "on"):
+        table.add_column(column, justify="right" if column in ("mean", "worst") else "left", no_wrap=True)
+    for scheme, row in summarize(comparison).iterrows():
+        table.add_row(str(scheme), f"{row['mean']:+.1%}", f"{row['worst']:+.1%}", row["where"])
     return table
-
-
-def _format(comparison: pd.DataFrame) -> dict[str, list[str]]:
-    rows = summarize(comparison).iterrows()
-    return {str(name): [f"{row['mean']:+.1%} {row['worst']:+7.1%}", row["where"]] for name, row in rows}
