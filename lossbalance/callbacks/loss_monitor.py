@@ -34,6 +34,8 @@ class LossMonitor(LightningCallback):
       of the samples whose step had a negative one, where there is a branch;
     - ``penalty/<name>``, the penalty's value, and ``gradient_share/<name>``, the part of its gradient over the weights
       that it counts, in the steps that are logged and the last; see :mod:`lossbalance.penalties.report`;
+    - ``distance/<term>``, not a mean: how far the loss of a term with a limit is above it, see
+      :attr:`Constrained.distances <lossbalance.weighting.Constrained.distances>`;
     - ``not_finite/<term>``, the part of the samples whose loss was not, if any;
     - ``val/loss/<term>`` and ``test/loss/<term>``, the plain losses, where the step calls the criterion or returns
       ``{"losses": {...}}`` and the module does not log them itself; of several loaders each apart, as Lightning names

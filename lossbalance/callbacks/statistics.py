@@ -137,6 +137,8 @@ class TermStatistics:
         means = finite_means(self.names, self.means[span])
         for name in self.applied if means else ():  # the optimizer applies them
             means[f"penalty/{self.prefix}{name}"] = self.criterion.last.penalties[name].item()
+        for term, distance in getattr(self.criterion.weighting, "distances", {}).items() if means else ():
+            means[f"distance/{self.prefix}{term}"] = distance.item()  # from its limit
         return {name: mean for name, mean in means.items() if mean or not name.startswith("not_finite")}
 
 

@@ -14,7 +14,7 @@ from lossbalance import WeightedLoss
 from lossbalance.callbacks import BalanceLosses, LossMonitor
 from lossbalance.callbacks.plots import draw_history
 from lossbalance.penalties import L2
-from lossbalance.weighting import Equal, Fixed, GradBalance, Uncertainty
+from lossbalance.weighting import Constrained, Equal, Fixed, GradBalance, Uncertainty
 from lossbalance.weighting.base import Weighting, weighted_sum
 from tests.callbacks.modules import (
     PROBES,
@@ -59,6 +59,19 @@ def test_between_epochs_it_logs_the_means_since_the_last_time(tmp_path):
     losses = [module.losses(*batch)["aux"].item() for batch in batches(5, 1)]
     logged = pd.read_csv(tmp_path / "metrics.csv")["loss/aux_step"].dropna().tolist()
     assert logged == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:4]) / 2])
+
+
+def test_how_far_a_loss_is_from_its_limit_is_logged(tmp_path):
+    monitor, weighting = LossMonitor(), Constrained(TERMS, {"aux": 100.0})
+    make_trainer([monitor], tmp_path, logger=CSVLogger(tmp_path, "", ""), max_epochs=2, log_every_n_steps=2).fit(
+        OwnsCriterion(weighting), batches(4, 2)
+    )
+
+    logged = pd.read_csv(tmp_path / "metrics.csv")
+    distance = weighting.distances["aux"].item()
+    assert logged["distance/aux"].dropna().iloc[-1] == pytest.approx(distance)
+    assert logged["distance/aux_step"].dropna().iloc[-1] == pytest.approx(distance)
+    assert "distance/main" not in logged
 
 
 def test_a_loss_that_is_absent_or_not_finite_is_left_out_and_the_latter_told(tmp_path):
