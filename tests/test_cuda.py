@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from lossbalance.conflict import MGDA, PCGrad
+from tests.accelerator.conflict_step import PLACES, ConflictStep, make_net
 from tests.accelerator.runs import SAVED_AT, assert_same_run, evaluate, train
 from tests.accelerator.schemes import SCHEMES
 from tests.accelerator.step import Step
@@ -74,6 +76,48 @@ def test_on_a_stream_of_its_own_a_step_is_the_same(name):
     torch.cuda.synchronize()
     torch.testing.assert_close(there.weights(), here.weights())
     torch.testing.assert_close(there.net["trunk"].weight, here.net["trunk"].weight)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("aggregator", [PCGrad, MGDA])
+def test_conflicts_are_settled_as_on_the_cpu_and_no_step_waits_for_the_device(aggregator, place):
+    net = make_net()
+    expected, step = (ConflictStep(net, aggregator(), place, where) for where in ("cpu", "cuda"))
+    batches = torch.randn(4, 16, 3).unbind()
+    there = [x.cuda() for x in batches]
+    step(there[0])  # the first one may wait: it starts the scheme
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for x in there[1:]:
+            step(x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for x in batches:
+        expected(x)
+    for ours, theirs in zip(step.net.parameters(), expected.net.parameters(), strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_captured_step_settles_conflicts_as_the_plain_one_does(place):
+    net, x = make_net(), torch.randn(16, 3).cuda()
+    plain, captured = (ConflictStep(net, PCGrad(), place, "cuda") for _ in range(2))
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            captured(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    captured.optimizer.zero_grad()
+    with torch.cuda.graph(graph):
+        captured(x)
+    for _ in range(5):
+        graph.replay()
+    for _ in range(8):
+        plain(x)
+    for ours, theirs in zip(captured.net.parameters(), plain.net.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("half", [False, True])
