@@ -33,8 +33,8 @@ class Aggregator(nn.Module, ABC):
         """Returns the multipliers ``[terms]`` for the inner products ``[terms, terms]``."""
         with torch.no_grad():
             wide = gramian.detach().to(widest(gramian.device))
-            largest = wide.diagonal().max()
-            sound = wide.isfinite().all() & (largest > 0)
+            largest = wide.abs().max()
+            sound = largest / largest == 1  # not where it is 0 or not finite
             wide = torch.where(sound, wide / largest, torch.eye(len(wide), dtype=wide.dtype, device=wide.device))
             present = wide.diagonal() > 0
             tolerance = len(wide) * torch.finfo(gramian.dtype).eps
@@ -48,7 +48,7 @@ class Aggregator(nn.Module, ABC):
         """Returns the multipliers ``[terms]``, and changes no state.
 
         Args:
-            gramian: The inner products ``[terms, terms]``, finite, the largest on the diagonal being 1.
+            gramian: The inner products ``[terms, terms]``, finite, the largest being 1.
             present: Whether the term has a gradient, ``[terms]``; what it gets otherwise does not matter.
             tolerance: An eigenvalue below this part of the largest is taken for 0: the inner products are not known
                 any better.

@@ -54,22 +54,26 @@ class CAGrad(Aggregator):
         norms, cosines = normalize(gramian, present)
         mean = present / present.sum()
         gains = cosines @ (mean * norms)  # of g_0, times 1 / |g_i|
-        radius = self.c * gains.dot(mean * norms).clamp(min=0).sqrt()  # c |g_0|
-        system = cosines + tolerance * torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
-        right = torch.stack([1 / norms, gains], dim=1)
+        square = self.c**2 * gains.dot(mean * norms).clamp(min=0)  # c^2 |g_0|^2
+        identity = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
+        system = torch.add(cosines, identity, alpha=tolerance)
+        inverse = present / norms
+        right = torch.stack([inverse, gains], dim=1)
+        allowed = torch.stack([inverse, gains + tolerance**0.5], dim=1)
 
-        def solve(support: Tensor) -> tuple[Tensor, Tensor]:
-            solution = solve_within(system, right, support)
+        def solve(support: Tensor) -> Tensor:
+            solution = solve_within(system, right, support, identity)
             (qq, qp), (_, pp) = (right.T @ solution).unbind()
-            nu = (qp + (qp.square() - qq * (pp - radius.square())).clamp(min=0).sqrt()) / qq
-            y = nu * solution[:, 0] - solution[:, 1]
-            return y, system @ y + gains - nu / norms
+            root = torch.addcmul(qp.square(), qq, square - pp).clamp(min=0).sqrt()
+            nu = (qp + root) / qq
+            rows = torch.where(support.unsqueeze(1), solution, torch.addmm(allowed, system, solution, beta=-1))
+            return torch.addcmul(rows[:, 1], nu, rows[:, 0], value=-1).neg()  # y = nu a - b, or the slack
 
-        y = find_support(solve, present, tolerance**0.5)
+        y = find_support(solve, present)
         length = y.dot(cosines @ y).clamp(min=0).sqrt()  # c |g_0|, but for rounding
-        y = torch.where(length > 0, y * (radius / length), 0.0) / norms
-        nearest = radius / y.sum()  # the norm of sum_i y_i g_i / sum_i y_i
-        stationary = nearest.square() < max(1e-8, 4 * tolerance) * gramian.trace()
+        y = torch.where(length > 0, y * (square.sqrt() / length), 0.0) / norms
+        nearest = square / y.sum().square()  # of the norm of sum_i y_i g_i / sum_i y_i
+        stationary = nearest < max(1e-8, 4 * tolerance) * gramian.trace()
         return torch.where(stationary, 0.0, mean + y)
 
     def extra_repr(self) -> str:

@@ -47,18 +47,19 @@ class MGDA(Aggregator):
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
         """Solves for the nearest point on the scale of unit gradients, on which small ones count."""
         norms, cosines = normalize(gramian, present)
-        target = torch.ones_like(norms)
+        target = present.to(norms.dtype)
         if not self.normalize:
-            target = torch.where(present, norms, torch.inf).min() / norms
+            target = target * torch.where(present, norms, torch.inf).min() / norms
         # min |sum_i y_i u_i|^2 + (target . y - 1)^2 is a multiple of the nearest point where target . y = 1
-        system = cosines + target * target.unsqueeze(1)
-        system.diagonal().add_(tolerance)  # equal gradients share
+        identity = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
+        system = torch.addr(cosines, target, target).add_(identity, alpha=tolerance)  # equal gradients share
+        right, allowed = target.unsqueeze(1), tolerance**0.5 - target
 
-        def solve(support: Tensor) -> tuple[Tensor, Tensor]:
-            y = solve_within(system, target.unsqueeze(1), support).squeeze(1)
-            return y, system @ y - target
+        def solve(support: Tensor) -> Tensor:
+            y = solve_within(system, right, support, identity).squeeze(1)
+            return torch.where(support, y, torch.addmv(allowed, system, y))
 
-        alpha = find_support(solve, present, tolerance**0.5) / norms
+        alpha = find_support(solve, present) / norms
         return alpha / alpha.sum()
 
     def extra_repr(self) -> str:

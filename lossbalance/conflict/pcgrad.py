@@ -48,11 +48,12 @@ class PCGrad(Aggregator):
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
         """Projects all gradients at once, each by its own order of the others."""
-        squares = torch.where(present, gramian.diagonal(), 1.0)
+        taken = -gramian / torch.where(present, gramian.diagonal(), 1.0).unsqueeze(1)  # - g_i . g_j / |g_i|^2
         parts = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)  # of g_j in each g_i^PC
-        for turn in self._order(len(gramian)):
-            product = (parts * gramian[turn]).sum(dim=1)
-            parts = parts.scatter_add(1, turn.unsqueeze(1), (-product.clamp(max=0) / squares[turn]).unsqueeze(1))
+        order = self._order(len(gramian))
+        for turn, rows in zip(order, taken[torch.stack(order)], strict=True):
+            conflict = (parts * rows).sum(dim=1, keepdim=True).clamp(min=0)
+            parts.scatter_add_(1, turn.unsqueeze(1), conflict)
         return parts.sum(dim=0)
 
     def advance(self, sound: Tensor) -> None:
@@ -61,6 +62,8 @@ class PCGrad(Aggregator):
 
     def _order(self, count: int) -> tuple[Tensor, ...]:
         """Returns, for each turn, the term that each gradient is projected off, ``[terms]``."""
+        if count == 2:
+            return (torch.arange(1, -1, -1, device=self.draw.device),)
         cells = torch.arange(count * count, device=self.draw.device).view(count, count)
         keys = (self.draw + cells) * _FACTOR % _PRIME
         keys = (keys * keys + cells) % _PRIME  # multiples of one number would come in few orders
