@@ -1,5 +1,6 @@
 """What a scheme is shown, whichever way it is called."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -50,3 +51,16 @@ def test_a_loss_or_a_norm_that_is_not_finite_is_not_seen():
     scheme(torch.tensor([1.0, torch.nan]), norms=torch.tensor([1.0, 1.0]))
     scheme(torch.tensor([1.0, 1.0]), norms=torch.tensor([torch.inf, 1.0]))
     assert [shown.norms.tolist() for shown in scheme.shown] == [[0.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_one_loss_that_is_not_finite_hides_the_whole_step(count, broken):
+    scheme = Written([f"term_{i}" for i in range(count)])
+    for place in range(count):
+        losses = torch.full((count,), -3e38)  # finite, though their sum is not
+        scheme(losses)
+        losses[place] = broken
+        scheme(losses)
+        assert scheme.shown[-2].seen.all()
+        assert not scheme.shown[-1].seen.any()

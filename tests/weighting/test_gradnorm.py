@@ -136,6 +136,13 @@ def test_a_loss_that_turns_negative_moves_nothing_and_is_named_at_the_next_switc
         scheme.eval()
 
 
+def test_a_term_that_comes_later_starts_at_the_mean_gradient_of_the_others():
+    scheme = GradNorm(["a", "b", "late"], restoring_force=0.0)
+    observe(scheme, [1.0] * 3, [2.0, 1.0, 0.0])
+    weights = observe(scheme, [1.0] * 3, [2.0, 1.0, 10.0])
+    assert [weight * norm for weight, norm in zip(weights, [2.0, 1.0, 10.0], strict=True)] == pytest.approx([1.875] * 3)
+
+
 def test_a_loss_of_zero_is_as_good_as_trained():
     scheme = GradNorm(["solved", "main"], restoring_force=1.0)
     for _ in range(5):

@@ -49,6 +49,14 @@ def test_an_absent_term_keeps_its_weight():
     assert criterion.weighting.latest.tolist() == [0.5, 2.0]
 
 
+def test_a_term_that_comes_later_counts_as_one_without_progress_at_first():
+    criterion = WeightedLoss(ReLoBRaLo(["a", "late"], temperature=1.0))
+    for a, late in [(4.0, None), (2.0, 50.0)]:
+        criterion({"a": torch.tensor(a), "late": None if late is None else torch.tensor(late)})
+    torch.testing.assert_close(criterion.weights["a"], balance([2.0, 1.0], [4.0, 1.0], 1.0)[0])
+    assert criterion.weights["late"] == 1.0
+
+
 @pytest.mark.parametrize("name", ["alpha", "rho"])
 def test_settings_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match=rf"`{name}` must be a number in \[0, 1\], got 1.5"):

@@ -31,6 +31,15 @@ def test_the_change_is_that_between_the_last_two_steps_that_have_the_term():
     assert criterion.weighting.rate.tolist() == [0.0, -2.0]
 
 
+@pytest.mark.parametrize("loss_weighted", [True, False])
+def test_a_term_that_comes_later_counts_as_one_that_stands_still(loss_weighted):
+    criterion = WeightedLoss(SoftAdapt(["a", "late"], beta=1.0, normalized=False, loss_weighted=loss_weighted))
+    for a, late in [(3.0, None), (1.0, None), (1.0, 1.0)]:
+        criterion({"a": torch.tensor(a), "late": None if late is None else torch.tensor(late)})
+        assert all(weight.isfinite() for weight in criterion.weights.values())
+    assert criterion.weights["late"] == criterion.weights["a"] == 0.5
+
+
 def test_a_beta_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="`beta` must be a finite number, got inf"):
         SoftAdapt(["a"], beta=float("inf"))
