@@ -97,17 +97,17 @@ class WeightedLoss(NamedState, GradientPlaces):
         self.derive_values()
         given = self._reader.read(self._factors.detach(losses), self.probes.device)
         active = self._factors.mask(given)
-        look = self._observe(active, shared)
+        wrapper = self._find_wrapper(module)
+        look = self._observe(active, shared, wrapper)
         row = active.row
         if self.training and self.probes.probed:
             row = self.probes.begin_step(row, None if look is None else look.commit_unless)
         total, weights = self._rescale(*self.weighting.weigh(self._factors.scale_gradient(row), active.present))
         total, weights = self._factors.scale_value(total, weights, row)
         penalties = self.penalties.in_total(total, module, warn=self._last is not None)
-        for penalty in penalties.values():
-            total = total + penalty
+        total = sum(penalties.values(), start=total)
         if self.training:
-            total = self._close_branches(total)
+            total = self._close_step(total, given, wrapper)
         norms = None if look is None or look.norms is None else weights * look.norms
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
         if not is_exporting():
@@ -222,11 +222,11 @@ class WeightedLoss(NamedState, GradientPlaces):
         """The settings."""
         return "" if self.weight_sum is None else f"weight_sum={self.weight_sum:g}"
 
-    def _observe(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None) -> Look | None:
+    def _observe(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None, wrapper: Any) -> Look | None:
         """Shows the scheme the step, in training; returns what was found for it, or None."""
         if not self.training or self._frozen or not (self.weighting.observes or self.scale is not None):
             return None
-        look = choose_source(self.weighting, self.probes, shared).look(losses)
+        look = choose_source(self.weighting, self.probes, shared, wrapper).look(losses)
         if look is None:
             return None
         with torch.no_grad():

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -66,13 +67,14 @@ def train(model: nn.Module, inputs: list[tuple], lr: float = 0.01) -> list[list[
     return weights
 
 
-def on_two_ranks(check: Callable[[int], None], tmp_path: Path) -> None:
-    spawn(_rank, args=(check, str(tmp_path / "store")), nprocs=2)
+def on_ranks(count: int, check: Callable[[int], None], tmp_path: Path) -> None:
+    spawn(_rank, args=(count, check, str(tmp_path / "store")), nprocs=count)
 
 
-def _rank(rank: int, check: Callable[[int], None], store: str) -> None:
+def _rank(rank: int, count: int, check: Callable[[int], None], store: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    limit = timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=limit)
     try:
         check(rank)
     finally:
@@ -80,7 +82,7 @@ def _rank(rank: int, check: Callable[[int], None], store: str) -> None:
 
 
 def everybody(value: object) -> list:
-    values = [None, None]
+    values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 
@@ -191,4 +193,4 @@ def check_one_collective_a_step(rank: int) -> None:
 
 @pytest.mark.processes
 def test_ranks_agree_resume_and_follow_the_whole_batch_with_one_collective_a_step(tmp_path):
-    on_two_ranks(check_all, tmp_path)
+    on_ranks(2, check_all, tmp_path)

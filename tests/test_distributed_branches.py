@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance import WeightedLoss
 from lossbalance.conflict import MGDA, Aggregator, PCGrad
 from lossbalance.weighting import Equal, GradBalance, Weighting
-from tests.test_distributed import alone, batch, everybody, on_two_ranks
+from tests.test_distributed import alone, batch, everybody, on_ranks
 
 TERMS = ["a", "b", "c"]
 
@@ -98,4 +98,4 @@ def check_one_collective_a_pass(rank: int) -> None:
 
 @pytest.mark.processes
 def test_ranks_agree_over_ragged_steps_and_follow_the_whole_batch_with_one_collective_a_pass(tmp_path):
-    on_two_ranks(check_all, tmp_path)
+    on_ranks(2, check_all, tmp_path)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.distributed import sum_over_ranks, world_size
-from lossbalance.gradients.inputs import check_parameters
+from lossbalance.gradients.data_parallel import walk
+from lossbalance.gradients.inputs import check_parameters, trained_parameters
 from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.probes import Probes
 from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply, pair_cosines
@@ -104,13 +105,8 @@ class Branches:
 
     def _drop_unused(self, total: Tensor) -> None:
         """Drops the anchors of forward passes that did not come to a total, unless this one has no branch at all."""
-        nodes, seen = [total.grad_fn], set()
-        while nodes:
-            node = nodes.pop()
-            if node is not None and node not in seen:
-                seen.add(node)
-                nodes.extend(before for before, _ in node.next_functions)
-        used = [anchor for anchor in self._anchors if anchor.grad_fn in seen]
+        nodes = set(walk([total.grad_fn]))
+        used = [anchor for anchor in self._anchors if anchor.grad_fn in nodes]
         self._anchors = used or self._anchors[-max(self._usual, 1) :]
 
     def _run(self, index: int, module: nn.Module, aggregate: Aggregate | None, *args: Any, **kwargs: Any) -> Any:
@@ -118,7 +114,7 @@ class Branches:
             return module(*args, **kwargs)
         aliases = self._aliases.get(id(module))
         if aliases is None:
-            parameters = {name: each for name, each in module.named_parameters() if each.requires_grad}
+            parameters = trained_parameters(module)
             parts = self._apply(list(parameters.values()), aggregate)
             aliases = self._aliases[id(module)] = [dict(zip(parameters, part, strict=True)) for part in parts]
         return torch.func.functional_call(module, aliases[index], args, kwargs)

@@ -68,7 +68,7 @@ class ProbedModule:
         """Runs the module; in training, with aliases of its parameters that all calls of a step have in common."""
         if not (torch.is_grad_enabled() and self.probes.training):
             return self.module(*args, **kwargs)
-        parameters = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        parameters = trained_parameters(self.module)
         return torch.func.functional_call(self.module, self.probes.alias(self.term, parameters), args, kwargs)
 
     def __repr__(self) -> str:
@@ -79,13 +79,19 @@ def check_parameters(module: nn.Module) -> None:
     """Checks that ``module`` has parameters whose gradients can be measured."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be the module whose parameters are probed, got {module!r}.")
-    if not any(parameter.requires_grad for parameter in module.parameters()):
+    if not trained_parameters(module):
         raise ValueError(f"`module` must have parameters that require a gradient, got {type(module).__name__} without.")
-    if any(hasattr(parameter, "full_tensor") for parameter in module.parameters()):
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters that require a gradient, by name, once each rank has them whole."""
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if any(hasattr(parameter, "full_tensor") for parameter in parameters.values()):
         raise TypeError(
             "`module` must have whole parameters on each rank to be probed, and those of `fully_shard` are in "
             "parts: probe activations."
         )
+    return parameters
 
 
 def _probe_arguments(

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance.gradients.norms import NormAccumulator
 from lossbalance.gradients.traced import COLUMNS
@@ -23,6 +24,8 @@ class Measurement:
         """How many entries each term's gradient has."""
         self.aliases: dict[tuple[int, int], Tensor] = {}
         """Parameters as they are seen through probes while the step is open, by term and identity."""
+        self.wrapper: DistributedDataParallel | None = None
+        """The wrapper in whose forward pass a probe was met."""
         self.accumulator: NormAccumulator | None = None
         """Where gradients go that arrive; None outside the backward pass that is measured."""
         self.only: int | None = None
@@ -39,7 +42,7 @@ class Measurement:
     def close(self, losses: Tensor, non_finite: Tensor | None) -> None:
         """Notes the step's losses, and whether one is not finite; None if the norms are not to be committed."""
         self.losses, self.non_finite = losses, non_finite
-        self.previous = None
+        self.previous = self.wrapper = None
         self.aliases.clear()
 
     def receive(self, index: int, gradient: Tensor, leaf: Tensor) -> Tensor:

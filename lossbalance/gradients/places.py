@@ -3,13 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from lossbalance._utils.distributed import world_size
 from lossbalance.conflict.base import Aggregator
 from lossbalance.gradients.branch import Branches
 from lossbalance.gradients.branch_output import BranchHandle
+from lossbalance.gradients.data_parallel import active_wrapper, check_even_inputs, touch_unused
 from lossbalance.gradients.inputs import ProbedModule, ProbeHandle
 from lossbalance.gradients.probes import Probes
+from lossbalance.gradients.sources import Losses
 
 
 class GradientPlaces(nn.Module):
@@ -156,6 +161,21 @@ class GradientPlaces(nn.Module):
             ValueError: If no parameter requires a gradient.
         """
         return self.branches.split_parameters(module, self.conflict)
+
+    def _find_wrapper(self, module: nn.Module | None) -> DistributedDataParallel | None:
+        """Returns the wrapper that the step goes through, where one can be seen."""
+        if torch.compiler.is_compiling() or world_size() == 1:
+            return None
+        return module if isinstance(module, DistributedDataParallel) else active_wrapper() or self.probes.open.wrapper
+
+    def _close_step(self, total: Tensor, losses: Losses, wrapper: DistributedDataParallel | None) -> Tensor:
+        """Returns the total, connected to the branches of the step and to what its absent terms leave unused."""
+        if self.branches.has_opened:
+            check_even_inputs(wrapper)
+        total = self._close_branches(total)
+        if wrapper is not None and len(losses.names) < len(self.terms):
+            total = touch_unused(total, wrapper)
+        return total
 
     def _close_branches(self, total: Tensor) -> Tensor:
         """Returns the total, connected to the branches of the step."""

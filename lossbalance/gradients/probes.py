@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.transforms import refuse_transforms
+from lossbalance.gradients.data_parallel import active_wrapper
 from lossbalance.gradients.measurement import Measurement, Probe
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import PendingNorms
@@ -80,6 +81,7 @@ class Probes(nn.Module):
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.add(term)
+        self.open.wrapper = active_wrapper() or self.open.wrapper
         if x.dtype == torch.float16:
             self._half = True
         index = self._index[term]

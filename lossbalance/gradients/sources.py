@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance._utils.distributed import world_size
 from lossbalance._utils.transforms import refuse_transforms
+from lossbalance.gradients.data_parallel import check_even_inputs, check_static_graph
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import average_over_ranks
 from lossbalance.gradients.probes import Probes
-from lossbalance.gradients.static_graph import check_static_graph
 from lossbalance.weighting.base import Observation, Weighting, is_non_finite, observe_losses, observe_norms
 
 
@@ -52,14 +53,21 @@ class NormSource(ABC):
         """Returns what all ranks together see of the step, by one collective; None if that is nothing."""
 
 
-def choose_source(weighting: Weighting, probes: Probes, shared: Tensor | Iterable[Tensor] | None) -> NormSource:
+def choose_source(
+    weighting: Weighting,
+    probes: Probes,
+    shared: Tensor | Iterable[Tensor] | None,
+    wrapper: DistributedDataParallel | None,
+) -> NormSource:
     """Returns the way to the norms that a scheme uses.
 
     Args:
         weighting: The scheme.
         probes: What measures.
         shared: What the norms are taken with respect to in place of the probes, or None.
+        wrapper: What the step goes through, or None.
     """
+    check_even_inputs(wrapper)
     refuse_transforms("to observe a step")
     probes.magnitudes = weighting.uses_magnitudes
     if not weighting.uses_gradients:

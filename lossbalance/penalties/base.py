@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lossbalance._utils.checks import check_number, did_you_mean
 from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.penalties.attachment import Attachment
-from lossbalance.penalties.dtensor import norm, sum_over_parts, to_dtensor, upcast
+from lossbalance.penalties.dtensor import check_not_sharded, norm, sum_over_parts, to_dtensor, upcast
 from lossbalance.penalties.normalization import check_normalization
 from lossbalance.penalties.selection import (
     Factors,
@@ -152,6 +152,7 @@ class Penalty(nn.Module, ABC):
         """Moves the strength that ``share`` amounts to, if it is in use, by the gradient of the total at hand."""
         if self.share is None:
             return
+        check_not_sharded(module)
         groups = self.groups(module)
         weights = [weight for group in groups for weight in group.weights]
         gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)

@@ -1,5 +1,6 @@
 """Tensors of which each rank holds a part (DTensor), as ``fully_shard`` makes them, beside ordinary ones."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,20 @@ def layout(tensor: Tensor) -> Any:
 def local(tensor: Tensor) -> Tensor:
     """Returns this rank's part of the tensor."""
     return tensor.to_local() if _is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def check_not_sharded(module: nn.Module) -> None:
+    """Refuses to differentiate by the parameters of ``fully_shard``, which come and go in the course of a step.
+
+    Raises:
+        TypeError: If it was applied to a part of the module.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and any(isinstance(part, fsdp.FSDPModule) for part in module.modules()):
+        raise TypeError(
+            "`share` in mode 'loss' takes the gradient of the total ahead of its backward pass, which parameters under "
+            "`fully_shard` do not allow: use mode='gradient'."
+        )
 
 
 def to_dtensor(part: Tensor, like: Tensor) -> Tensor:
