@@ -17,7 +17,7 @@ def check_given(config: DictConfig) -> None:
     missing = list(_missing(OmegaConf.to_container(config)))
     if missing:
         words = " ".join(f"{key}=..." for key in missing)
-        raise ValueError(f"{missing} must be given: {words}; conf/task/{config.task.name}.yaml says what each is.")
+        raise ValueError(f"{missing} must be given: {words}; `task={config.task.name} --help` says what each is.")
 
 
 def set_direction(config: DictConfig) -> None:

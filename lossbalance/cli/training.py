@@ -91,8 +91,12 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
         close_loggers(trainer)
     if _is_single(trainer):
         show(record)
-        folder = Path(config.output_dir)
-        print(f"Written to {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}")
+        print(f"Written to {_from_here(config.output_dir)}")
+
+
+def _from_here(path: str) -> Path:
+    """Returns the path of something as it is typed in the current folder."""
+    return Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else Path(path)
 
 
 def _is_single(trainer: pl.Trainer) -> bool:
@@ -105,12 +109,20 @@ def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]
     try:
         trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        if _is_single(trainer):
+            _tell_how_to_go_on(_from_here(config.output_dir))
         raise KeyboardInterrupt from stop
     finally:
         _note(trainer, training.callbacks, record)
         record["weights"] = _last_weights(training)
     check_logged(record["objective"]["name"], record["metrics"])
     test_network(training.test, trainer, training.built, record)
+
+
+def _tell_how_to_go_on(folder: Path) -> None:
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        print(f"Interrupted. The same command goes on with hydra.run.dir={folder} ckpt_path={last}")
 
 
 def _last_weights(training: Training) -> dict[str, float]:

@@ -55,7 +55,7 @@ def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
         ),
         (
             ["task=table"],
-            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; conf/task/",
+            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; `task=table --help` says",
         ),
         (
             ["task=table", "task.path={path}", "task.targets=price"],

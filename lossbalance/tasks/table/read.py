@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 
 from lossbalance._utils.checks import did_you_mean
+from lossbalance.tasks.table.features import is_words
 
+_DATE = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?"
 _PARQUET = (".parquet", ".pq")
 _MISSING = ["?"]  # beside what pandas takes for a missing value, such as an empty cell or NA
 
@@ -15,7 +17,8 @@ _MISSING = ["?"]  # beside what pandas takes for a missing value, such as an emp
 def read_table(path: str) -> pd.DataFrame:
     """Returns the table of a CSV file, perhaps compressed, or of a Parquet file.
 
-    Commas, semicolons, tabs and bars are told apart by the first line.
+    Commas, semicolons, tabs and bars are told apart by the first line. A column of a CSV file whose words are all dates,
+    as in 2024-02-29 or 2024-02-29 08:15, becomes one of dates.
 
     Raises:
         ValueError: If there is no such file, it cannot be read, or it has no rows.
@@ -43,4 +46,12 @@ def _read_csv(file: Path) -> pd.DataFrame:
     first = str(head.columns[0])
     separator = max(",;\t|", key=first.count)
     options: dict[str, Any] = {"sep": separator, "na_values": _MISSING, "low_memory": False}
-    return pd.read_csv(file, **options)
+    return pd.read_csv(file, **options).apply(_read_dates)
+
+
+def _read_dates(column: pd.Series) -> pd.Series:
+    words = column.dropna()
+    if words.empty or not is_words(column) or not words.astype(str).str.fullmatch(_DATE).all():
+        return column
+    dates = pd.to_datetime(column, format="ISO8601", errors="coerce")
+    return dates if dates.notna().sum() == len(words) else column  # there is no 2024-02-30

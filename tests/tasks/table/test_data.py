@@ -126,3 +126,18 @@ def test_a_file_that_does_not_do_is_refused(tmp_path, content, message):
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         TableData(str(tmp_path / "table.csv"), ["price"])
+
+
+def test_words_of_a_csv_file_that_are_all_dates_are_one_feature_and_a_second_one_where_some_are_missing(tmp_path):
+    frame = table()
+    frame["day"] = [str(day)[:10] for day in pd.date_range("2024-01-31", periods=len(frame))]
+    frame["hour"] = [None, *map(str, pd.date_range("2024-01-31", periods=len(frame) - 1, freq="h"))]
+    data = TableData(write(tmp_path, frame), ["price"], features=["day", "hour"])
+    assert data.inputs == 3
+    assert all(batch.features.isfinite().all() for batch in data.train_dataloader())
+
+
+def test_a_column_with_a_day_that_there_is_not_stays_one_of_words(tmp_path):
+    frame = table()
+    frame["day"] = ["2024-02-29", "2024-02-30"] * 100
+    assert TableData(write(tmp_path, frame), ["price"], features=["day"]).inputs == 2
