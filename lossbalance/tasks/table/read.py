@@ -17,8 +17,8 @@ _MISSING = ["?"]  # beside what pandas takes for a missing value, such as an emp
 def read_table(path: str) -> pd.DataFrame:
     """Returns the table of a CSV file, perhaps compressed, or of a Parquet file.
 
-    Commas, semicolons, tabs and bars are told apart by the first line. A column of a CSV file whose words are all dates,
-    as in 2024-02-29 or 2024-02-29 08:15, becomes one of dates.
+    Commas, semicolons, tabs and bars are told apart by the first line. A column of a CSV file whose words are all
+    dates, as in 2024-02-29 or 2024-02-29 08:15, becomes one of dates.
 
     Raises:
         ValueError: If there is no such file, it cannot be read, or it has no rows.
