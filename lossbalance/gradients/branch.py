@@ -122,9 +122,8 @@ class Branches:
     def _apply(self, tensors: list[Tensor], aggregate: Aggregate | None) -> list[tuple[Tensor, ...]]:
         """Returns the tensors once for each term."""
         probes, size = self.probes, len(tensors)
-        for term in probes.terms:
-            for tensor in tensors:
-                probes.expect(term, tensor)
+        for tensor in tensors:
+            probes.expect(probes.terms, tensor)
         leaves, compiling = probes.leaves, torch.compiler.is_compiling()
         column = probes.open.column(range(len(probes.terms)), probes.magnitudes) if compiling else 0
         *parts, anchor = _Branch.apply(
@@ -181,8 +180,9 @@ class _Branch(torch.autograd.Function):
             return *(None,) * 6, *_hand_on(ctx, by_term)
         rows = flatten(by_term, ctx.shapes, ctx.leaf)
         products = multiply(rows)
-        sizes = _report(ctx, by_term, *_measure(rows, products, ctx.magnitudes))
-        products = sum_over_ranks(products) / world_size()
+        sizes = _report(ctx, by_term, products.diagonal(), rows)
+        if world_size() > 1:
+            products = sum_over_ranks(products) / world_size()
         if ctx.aggregate is None:
             return products, sizes, *(None,) * 4, *add_up(by_term)
         return products, sizes, *(None,) * 4, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
@@ -197,22 +197,16 @@ def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:
     return add_up(received)
 
 
-def _measure(rows: Tensor, products: Tensor, magnitudes: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns squared norms, largest magnitudes and sums of magnitudes, ``[terms]``; 0 for what is not asked for."""
-    squares = products.diagonal()
-    if not magnitudes:
-        nothing = torch.zeros_like(squares)
-        return squares, nothing, nothing
-    return squares, rows.abs().amax(dim=1), rows.abs().sum(dim=1)
-
-
-def _report(ctx: Any, by_term: Gradients, squares: Tensor, largest: Tensor, sums: Tensor) -> Tensor | None:
-    """Takes what was measured to the step; in a compiled graph it is returned, for the gradient of the leaf."""
+def _report(ctx: Any, by_term: Gradients, squares: Tensor, rows: Tensor) -> Tensor | None:
+    """Takes norms and magnitudes to the step; in a compiled graph they are returned, for the gradient of the leaf."""
+    magnitudes = (rows.abs().amax(dim=1), rows.abs().sum(dim=1)) if ctx.magnitudes else ()
     if torch.compiler.is_compiling():
+        largest, sums = magnitudes or (torch.zeros_like(squares),) * 2
         return spread(squares, largest, sums, ctx.column)
     running = ctx.step.running
     if running is not None:
-        for index, sizes in enumerate(torch.stack([squares.sqrt(), largest, sums], dim=1).unbind()):
+        columns = [sizes.unbind() for sizes in (squares.sqrt(), *magnitudes)]
+        for index, sizes in enumerate(zip(*columns, strict=True)):
             if any(gradient is not None for gradient in by_term[index]):
                 running.add_measured(index, sizes)
     return None

@@ -1,6 +1,6 @@
 """Norms of the gradients of K terms, many at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,9 +38,9 @@ class NormAccumulator:
         if self._bytes > (_WAITING_ON_CPU if gradient.is_cpu else _WAITING):
             self._measure(keep=self._keep)
 
-    def add_measured(self, index: int, sizes: Tensor) -> None:
-        """Takes sizes that were measured elsewhere: norm, largest magnitude, sum of magnitudes ``[3]``."""
-        for order, size in zip(self.orders, sizes.unbind(), strict=False):
+    def add_measured(self, index: int, sizes: Iterable[Tensor]) -> None:
+        """Takes sizes that were measured elsewhere: norm and, if asked for, largest magnitude and sum of magnitudes."""
+        for order, size in zip(self.orders, sizes, strict=False):
             self._norms[order][index].append(size)
 
     def has(self, index: int) -> bool:

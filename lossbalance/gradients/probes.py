@@ -74,20 +74,20 @@ class Probes(nn.Module):
             return x
         return self._attach(term, [x])[0]
 
-    def expect(self, term: str, x: Tensor) -> int:
-        """Notes that the gradient of ``term`` by ``x`` will be measured, and returns the term's index."""
-        self._check(term, x)
+    def expect(self, terms: Sequence[str], x: Tensor) -> None:
+        """Notes that the gradient of each of the terms by ``x`` will be measured."""
+        for term in terms:
+            self._check(term, x)
         refuse_transforms("to probe an activation")
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
-        self.probed.add(term)
+        self.probed.update(terms)
         self.open.wrapper = active_wrapper() or self.open.wrapper
         if x.dtype == torch.float16:
             self._half = True
-        index = self._index[term]
         if self.open.running is None:
-            self.open.entries[index] += x.numel()
-        return index
+            for term in terms:
+                self.open.entries[self._index[term]] += x.numel()
 
     def alias(self, term: str, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the parameters as all forward passes of ``term`` see them in the open step."""
@@ -156,7 +156,8 @@ class Probes(nn.Module):
 
     def _attach(self, term: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         for tensor in tensors:
-            index = self.expect(term, tensor)
+            self.expect([term], tensor)
+        index = self._index[term]
         if torch.compiler.is_compiling():
             return self.leaves.attach(tensors, index, self.open.column([index], self.magnitudes), self.magnitudes)
         return [Probe.apply(tensor, self.leaves.sizes, self.open, index) for tensor in tensors]
@@ -174,7 +175,7 @@ class Probes(nn.Module):
         if accumulator is None or begun.losses is None:
             return
         for index, sizes in enumerate(self.leaves.take()):
-            accumulator.add_measured(index, sizes)
+            accumulator.add_measured(index, sizes.unbind())
         measured = accumulator.rows()
         if measured is None:
             return
@@ -196,7 +197,7 @@ class Probes(nn.Module):
         finally:
             step.accumulator = step.only = None
         if traced is not None:
-            accumulator.add_measured(index, sizes_of(traced)[index])
+            accumulator.add_measured(index, sizes_of(traced)[index].unbind())
         if step.differentiated or not accumulator.has(index):
             term = self.terms[index]
             why = "on a derivative of what was probed" if step.differentiated else "on nothing that was probed for it"

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lossbalance import WeightedLoss
+from lossbalance.conflict import IMTLG, MGDA, AlignedMTL, CAGrad, ConFIG, PCGrad
+from lossbalance.weighting import Equal
 from tests.accelerator.operations import count_added
 from tests.accelerator.schemes import SCHEMES, make_scheme
 
@@ -42,6 +44,34 @@ def losses(count: int, probe: Callable[[str, Tensor], Tensor] | None = None) -> 
     x, weight = torch.ones(4, 3), torch.ones(3, 3, requires_grad=True)
     h = x @ weight
     return [((h if probe is None else probe(f"term_{i}", h)) * (i + 1.0)).square().mean() for i in range(count)]
+
+
+# The same of a branch, beside the plain sum of the losses, and of what combines the gradients there.
+BRANCH_BOUNDS = {
+    None: (10, 10),
+    PCGrad: (42, 141),
+    MGDA: (60, 134),
+    IMTLG: (45, 15),
+    CAGrad: (101, 275),
+    AlignedMTL: (43, 13),
+    ConFIG: (53, 23),
+}
+
+
+@pytest.mark.parametrize("count", [2, 32])
+@pytest.mark.parametrize("aggregator", BRANCH_BOUNDS)
+def test_a_branch_adds_few_operations_to_a_plain_sum(aggregator, count):
+    terms = [f"term_{i}" for i in range(count)]
+    criterion = WeightedLoss(Equal(terms), conflict=aggregator and aggregator())
+
+    def step() -> None:
+        x, weight = torch.ones(4, 3), torch.ones(3, 3, requires_grad=True)
+        h = criterion.branch(x @ weight)
+        criterion({term: (h[term] * (i + 1.0)).square().mean() for i, term in enumerate(terms)}).backward()
+
+    step()
+    added = count_added(step, lambda: torch.stack(losses(count)).sum().backward())
+    assert added.total() <= BRANCH_BOUNDS[aggregator][count == 32], f"{added.total()}: {dict(added)}"
 
 
 @pytest.mark.parametrize("count", [2, 32])
