@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance import WeightedLoss
 from lossbalance.gradients import data_parallel
 from lossbalance.weighting import Fixed, GradBalance, GradNorm, Uncertainty
+from tests.sharded import check_sharded_follows_replicated, check_what_shards_cannot_do_is_refused
 from tests.test_distributed import batch, everybody, on_ranks
 
 TERMS = ["a", "b", "c"]
@@ -165,6 +166,8 @@ def check_two(rank: int) -> None:
     check_complete_steps_walk_no_graph(rank)
     check_accumulation_without_synchronization(rank)
     check_uneven_inputs(rank)
+    check_sharded_follows_replicated(rank)
+    check_what_shards_cannot_do_is_refused(rank)
     check_a_rank_that_dies_ends_the_others(rank)
 
 
