@@ -1,10 +1,13 @@
 """What the README and the pages of the site show, runs; and what they link to, exists."""
 
+import inspect
 import re
 from pathlib import Path
 
 import matplotlib
 import pytest
+
+from lossbalance.cli import record
 
 ROOT = Path(__file__).parents[1]
 HOME = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
@@ -48,3 +51,16 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("path", re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "supported.md").read_text()))
 def test_what_is_said_to_be_supported_is_tested_there(path):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("said", re.findall(r'^\| "([^"]+)"', (ROOT / "docs" / "troubleshooting.md").read_text(), re.M))
+def test_what_the_monitor_is_said_to_say_it_says(said):
+    assert said in (ROOT / "lossbalance" / "callbacks" / "diagnostics.py").read_text()
+
+
+def test_every_key_of_a_summary_is_on_the_page():
+    page = (ROOT / "docs" / "start_command_line.md").read_text()
+    told = page.partition("| key of `summary.json`")[2].partition("\n\n")[0]
+    keys = re.findall(r'^        "(\w+)": ', inspect.getsource(record.begin), re.M)
+    assert len(keys) > 10
+    assert {*keys, "seconds", "message"} <= set(re.findall(r"`(\w+)`", told))

@@ -1,7 +1,9 @@
 """The callbacks by YAML, under both names of Lightning."""
 
+import re
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -9,30 +11,9 @@ from torch import nn
 from lossbalance.weighting import GradBalance
 from tests.callbacks.modules import TwoHeads, batches
 
-CONFIG = """
-trainer:
-  accelerator: cpu
-  max_epochs: 2
-  logger: false
-  enable_checkpointing: false
-  enable_progress_bar: false
-  enable_model_summary: false
-  callbacks:
-    - class_path: lossbalance.callbacks.BalanceLosses
-      init_args:
-        probes: {aux: aux_head, main: main_head}
-        criterion:
-          class_path: lossbalance.WeightedLoss
-          init_args:
-            weighting:
-              class_path: lossbalance.weighting.GradBalance
-              init_args:
-                terms: [aux, main]
-                ratios: {aux: 1, main: 4}
-    - class_path: lossbalance.callbacks.LossMonitor
-      init_args:
-        pictures: false
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "start_lightning.md"
+CONFIG = re.search(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+QUIET = ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of how Lightning calls jsonargparse
@@ -57,8 +38,10 @@ def test_the_callbacks_are_made_from_yaml_by_either_lightning(name, tmp_path, mo
     path.write_text(CONFIG)
     monkeypatch.setattr(sys, "argv", ["program"])
 
+    args = ["--config", str(path), "--trainer.accelerator=cpu", *(f"--trainer.{key}=false" for key in QUIET)]
+    args.append(f"--trainer.default_root_dir={tmp_path}")
     cli = import_module(f"{name}.cli").LightningCLI(
-        Module, run=False, seed_everything_default=False, save_config_callback=None, args=["--config", str(path)]
+        Module, run=False, seed_everything_default=False, save_config_callback=None, args=args
     )
     cli.trainer.fit(cli.model, batches(16, 4))
 
@@ -67,3 +50,4 @@ def test_the_callbacks_are_made_from_yaml_by_either_lightning(name, tmp_path, mo
     assert isinstance(balancer.criterion.weighting, GradBalance)
     assert balancer.criterion.weights["aux"] < balancer.criterion.weights["main"]  # its loss is far larger
     assert list(monitor.last_epoch) == ["aux", "main"]
+    assert (tmp_path / "losses.png").exists()
