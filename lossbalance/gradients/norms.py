@@ -27,7 +27,6 @@ class NormAccumulator:
         self.orders = (_NORM, _LARGEST, _SUM) if magnitudes else (_NORM,)
         self._waiting: list[tuple[int, Tensor]] = []
         self._bytes = 0
-        self._kept, self._free = torch.empty(0), 0
         self._longest = _LONG_SUM if magnitudes else _LONG
         self._norms: dict[float, list[list[Tensor]]] = {order: [[] for _ in entries] for order in self.orders}
 
@@ -36,7 +35,7 @@ class NormAccumulator:
         self._waiting.append((index, gradient))
         self._bytes += gradient.numel() * gradient.itemsize
         if self._bytes > (_WAITING_ON_CPU if gradient.is_cpu else _WAITING):
-            self._measure(keep=self._keep)
+            self._measure()
 
     def add_measured(self, index: int, sizes: Iterable[Tensor]) -> None:
         """Takes sizes that were measured elsewhere: norm and, if asked for, largest magnitude and sum of magnitudes."""
@@ -65,14 +64,7 @@ class NormAccumulator:
             cells += row
         return torch.stack(cells).view(len(self.orders), -1)
 
-    def _keep(self, norm: Tensor) -> Tensor:
-        """Returns the norm in memory set apart: a small tensor between large ones keeps theirs from being reused."""
-        if self._free == len(self._kept) or self._kept.dtype != norm.dtype:
-            self._kept, self._free = norm.new_empty(1024), 0
-        self._free += 1
-        return self._kept[self._free - 1].copy_(norm)
-
-    def _measure(self, keep: Callable[[Tensor], Tensor] = lambda norm: norm) -> None:
+    def _measure(self) -> None:
         """Takes the norms of the gradients that wait, of each type together, and lets go of them."""
         by_type: dict[torch.dtype, tuple[list[int], list[Tensor]]] = {}
         for index, gradient in self._waiting:
@@ -84,7 +76,7 @@ class NormAccumulator:
         for indices, pieces in by_type.values():
             for order, norms in _norms(pieces, self.orders).items():
                 for index, norm in zip(indices, norms, strict=True):
-                    self._norms[order][index].append(keep(norm))
+                    self._norms[order][index].append(norm)
 
 
 def measure_each(
