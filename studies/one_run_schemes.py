@@ -40,6 +40,7 @@ def _vary(scheme: str, **settings: Any) -> dict[str, Maker]:
 
 VARIANTS: dict[str, Maker] = {
     **{name: SCHEMES[name] for name in ("GradBalance", "GradNorm", "InverseLoss", "LRAnnealing", "Uncertainty")},
+    "UncertaintySoftmax": SCHEMES["UncertaintySoftmax"],
     **_vary("GradBalance", decay=0.99),
     **_vary("GradNorm", restoring_force=0.5),
     **_vary("GradNorm", restoring_force=1.5),
@@ -51,7 +52,6 @@ VARIANTS: dict[str, Maker] = {
     **_vary("Uncertainty", regularizer="log1p"),
     **_vary("UncertaintySoftmax", temperature=1.0),
     **_vary("UncertaintySoftmax", temperature=1.25),
-    **_vary("UncertaintySoftmax", temperature=2.0),
     **_vary("UncertaintySoftmax", scale_free=False),
 }
 """Other settings than the default ones, and these to compare with."""
