@@ -29,6 +29,9 @@ class LRAnnealing(Weighting):
     ``WeightedLoss.probe_parameters``. The first time that a term is seen together with the first, its weight starts at
     the ratio itself; in the paper all start at 1.
 
+    Where u = 0 solves the boundary, its gradient fades and :math:`\lambda` runs away: on the Helmholtz equation
+    ``max_mean`` ended at u = 0 with all of three seeds, ``norm`` with one (``scripts/study.py pinn``).
+
     In later work the authors divide the sum of the norms of all terms by each; that is :math:`\hat\lambda_i` of
     ``norm`` but for a factor that all terms share, the first one's too.
 
