@@ -1,8 +1,13 @@
 """The site: ``make docs`` builds it, and every warning is an error."""
 
+import inspect
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -39,3 +44,18 @@ html_static_path: list[str] = []
 html_theme_options = {"source_directory": "docs/"}
 exclude_patterns = ["_build"]
 linkcheck_anchors = False
+
+
+def show_arguments(app: Sphinx, what: str, name: str, found: Any, options: Any, signature: str, returned: str) -> Any:
+    """Shows the arguments of ``__init__`` for a class whose ``__new__`` takes any; none where it is that of Module."""
+    if what != "class" or not signature.startswith("(*args"):
+        return None
+    own = inspect.signature(found)
+    if "args" in own.parameters:
+        return "()", ""
+    return stringify_signature(own, show_return_annotation=False, unqualified_typehints=True), ""
+
+
+def setup(app: Sphinx) -> None:
+    """Registers the handler."""
+    app.connect("autodoc-process-signature", show_arguments)
