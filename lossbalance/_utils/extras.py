@@ -43,8 +43,9 @@ def named_extras() -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
-        message = explain_missing(error)
+    except Exception as error:
+        missing = error if isinstance(error, ImportError) else error.__cause__  # Hydra wraps what a constructor raises
+        message = explain_missing(missing) if isinstance(missing, ImportError) else None
         if message is None:
             raise
-        raise ModuleNotFoundError(message, name=error.name) from error
+        raise ModuleNotFoundError(message) from error

@@ -31,10 +31,12 @@ def build_trainer(
     settings = {**config.trainer, "_target_": f"{library.__name__}.Trainer", "enable_progress_bar": shows_progress}
     if settings["enable_checkpointing"] is None:  # else Lightning would keep checkpoints of its own
         settings["enable_checkpointing"] = any(isinstance(each, library.callbacks.Checkpoint) for each in callbacks)
+    loggers = build_loggers(config)
     try:
-        return instantiate(settings, callbacks=callbacks, logger=build_loggers(config))
+        return instantiate(settings, callbacks=callbacks, logger=loggers)
     except Exception as error:
-        raise _name_argument(error, config) from error
+        named = _name_argument(error, config)
+        raise named from (error if named is not error else error.__cause__)
 
 
 def build_loggers(config: DictConfig) -> list[Any]:

@@ -156,3 +156,24 @@ def test_early_stopping_goes_with_checkpoints_and_the_monitor(tmp_path):
     assert len(pd.read_csv(tmp_path / "metrics.csv")["val/accuracy"].dropna()) == 2  # the second was no better
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
     assert record["last_epoch"]
+
+
+def test_a_logger_whose_package_is_missing_is_told_with_what_installs_it(composed, monkeypatch):
+    def make(**settings):
+        raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available.")
+
+    monkeypatch.setattr("pytorch_lightning.loggers.TensorBoardLogger", make)
+    with pytest.raises(ModuleNotFoundError, match=r"`tensorboard` is needed .* \"lossbalance\[tensorboard\]\""):
+        build_trainer(composed("logger=tensorboard"), pl.LightningModule(), None, [])
+
+
+def test_an_error_that_is_about_no_argument_is_not_its_own_cause(composed):
+    config = composed()
+    config.trainer.plugins = {"_target_": "tests.cli.test_trainer.fail"}
+    with pytest.raises(Exception, match="about nothing that was typed") as refused:
+        build_trainer(config, pl.LightningModule(), None, [])
+    assert refused.value.__cause__ is not refused.value
+
+
+def fail():
+    raise RuntimeError("about nothing that was typed")
