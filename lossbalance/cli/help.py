@@ -19,7 +19,7 @@ Trains one network on several losses, and shows what each one weighs.
 
   lossbalance train loss=alpha alpha=0.3
   lossbalance train task=raw_pixels loss=gradbalance
-  lossbalance train -m 'alpha=range(0,1.01,0.1)' seed=0,1,2 hydra/launcher=joblib
+  lossbalance train -m loss=alpha 'alpha=range(0,1.01,0.1)' seed=0,1,2 hydra/launcher=joblib
   lossbalance train loss=gradnorm --help        the settings of that choice
   lossbalance train --hydra-help                Hydra's own options, such as -m and --cfg job
 """

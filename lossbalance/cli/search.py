@@ -26,6 +26,7 @@ from lossbalance.cli.progress import left, outcome
 from lossbalance.cli.schema import register
 from lossbalance.cli.space import DEFAULT_SPACE, check_space, parse, suggest
 from lossbalance.cli.study import ask, check_name, name_study, open_study
+from lossbalance.cli.words import add_implied
 from lossbalance.sweeps.report import ReportOptions, write_report
 from lossbalance.sweeps.statistics import lower_is_better
 
@@ -137,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _search(given: argparse.Namespace) -> int:
-    fixed, space = parse(given.words)
+    fixed, space = parse(add_implied(given.words))
     check_space(fixed, space)
     config = compose("train", fixed)
     check_given(config)

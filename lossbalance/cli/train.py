@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from lossbalance.cli.command import command_line
 from lossbalance.cli.help import print_help
 from lossbalance.cli.run import run
+from lossbalance.cli.words import add_implied
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lossbalance.conf", config_name="train")
@@ -19,6 +20,7 @@ def train(config: DictConfig) -> float:
 
 def main(words: Sequence[str]) -> None:
     """Trains, or prints help; leaves with an exit code as :func:`lossbalance.cli.command.command_line` does."""
+    words = add_implied(words)
     asked = {"-h", "--help"}.intersection(words)
     if asked:
         print_help([word for word in words if word not in asked])

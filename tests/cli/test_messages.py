@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lossbalance.cli.words import add_implied
 from tests.cli.program import command, surroundings, train
 
 
@@ -62,6 +63,20 @@ def test_no_answer_waits_for_torch(words):
     )
     assert "hydra" in done.stderr
     assert "torch" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "implied"),
+    [
+        (["alpha=0.3", "seed=1"], ["loss=alpha"]),
+        (["-m", "alpha=range(0,1,0.1)"], ["loss=alpha"]),
+        (["alpha=0.3", "loss=equal"], []),
+        (["alpha=0.3", "experiment=alpha_cv"], []),
+        (["seed=1"], []),
+    ],
+)
+def test_an_alpha_alone_chooses_the_scheme_that_reads_it(words, implied):
+    assert add_implied(words) == [*words, *implied]
 
 
 def test_an_alpha_that_nobody_uses_is_told(tmp_path):
