@@ -4,7 +4,7 @@ import pytest
 
 
 def skip_where_the_compiler_cannot_differentiate() -> None:
-    """Skips a test that compiles the first step of a gradient scheme, which differentiates the losses ahead."""
+    """Skips a test that compiles what differentiates on the way, as the first step of a gradient scheme does."""
     import torch._dynamo
 
     if not hasattr(torch._dynamo.config, "trace_autograd_ops"):

@@ -1,6 +1,9 @@
 """What cannot be done inside a transformed function."""
 
 import torch
+from torch.torch_version import TorchVersion
+
+_TELLS_EXPORTS = TorchVersion(torch.__version__) >= (2, 13)  # a compiler that exports from one that does not
 
 
 def refuse_transforms(what: str) -> None:
@@ -24,4 +27,4 @@ def refuse_transforms(what: str) -> None:
 
 def is_exporting() -> bool:
     """Returns whether ``torch.export`` runs the code; older compilers say so of themselves, too."""
-    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    return torch.compiler.is_exporting() and (_TELLS_EXPORTS or not torch.compiler.is_dynamo_compiling())

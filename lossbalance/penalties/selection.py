@@ -43,13 +43,13 @@ class Rule(NamedTuple):
             ValueError: If a pattern matches no parameter.
         """
         candidates = list(_candidates(module))
-        included = _matching("include", self.include or (), candidates)
-        excluded = _matching("exclude", self.exclude, candidates)
+        included = {candidate.names for candidate in _matching("include", self.include or (), candidates)}
+        excluded = {candidate.names for candidate in _matching("exclude", self.exclude, candidates)}
         chosen = [
             candidate
             for candidate in candidates
-            if candidate not in excluded
-            and (candidate in included if self.include is not None else candidate.weight.ndim >= 2)
+            if candidate.names not in excluded
+            and (candidate.names in included if self.include is not None else candidate.weight.ndim >= 2)
         ]
         parts = zip(*(_spread(name, strength, chosen) for name, strength in self.strengths.items()), strict=True)
         trained = [

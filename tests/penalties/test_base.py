@@ -10,6 +10,7 @@ from torch import nn
 from lossbalance import WeightedLoss
 from lossbalance.penalties import L1, L2, ElasticNet
 from lossbalance.weighting import Equal
+from tests.compiler import skip_where_the_compiler_cannot_differentiate
 
 
 def squares(*weights):
@@ -92,9 +93,9 @@ def test_narrow_weights_are_measured_in_fp32(dtype):
 
 
 def test_the_whole_penalty_is_one_node_of_the_graph(net):
-    node = L2(1.0)(net).grad_fn
+    value = L2(1.0)(net)
 
-    assert [type(parent).__name__ for parent, _ in node.next_functions if parent] == ["AccumulateGrad"] * 2
+    assert [type(parent).__name__ for parent, _ in value.grad_fn.next_functions if parent] == ["AccumulateGrad"] * 2
 
 
 def test_the_second_derivative_is_right():
@@ -113,6 +114,8 @@ def test_the_second_derivative_is_right():
 
 @pytest.mark.parametrize("penalty", [L1(0.3), L2(0.7, "fan"), ElasticNet(0.3, 0.7, exclude="2")], ids=repr)
 def test_a_step_compiles_in_one_graph(penalty, net):
+    if penalty.rule.normalization == "fan":  # older compilers do not tell the kinds of layers apart
+        skip_where_the_compiler_cannot_differentiate()
     criterion = WeightedLoss(Equal(["data"]), penalties={"penalty": penalty})
     x = torch.randn(8, 4)
 
