@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.deferred import DeferredModule
+from lossbalance._utils.warn import warn_user
 from lossbalance.factors import Factors, check_factor
 from lossbalance.gradients.probes import Probes
 from lossbalance.penalties.collection import Penalties
@@ -66,7 +67,14 @@ class NamedState(nn.Module):
         self._is_loaded = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if f"{prefix}_extra_state" in state_dict:
+        names = f"{prefix}_extra_state"
+        if names not in state_dict and any(key.startswith(prefix) for key in state_dict):
+            warn_user(
+                f"the state has no {names!r}, the names of scheme and terms, as it would in an earlier version: it is "
+                f"taken for one of {type(self.weighting).__name__} with the terms in the order {list(self.terms)}."
+            )
+            state_dict[names] = describe(self.weighting, self.factors)
+        if names in state_dict:
             bring_in_order(state_dict, prefix, self.weighting)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

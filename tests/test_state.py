@@ -77,6 +77,21 @@ def test_an_order_that_matters_to_the_scheme_is_refused():
         WeightedLoss(Alpha(["b", "a", "c"], alpha=0.5)).load_state_dict(saved)
 
 
+def test_a_state_without_names_is_taken_in_the_order_of_the_terms_with_a_warning():
+    saved, other = trained(GradBalance(["a", "b"])), Model(GradBalance(["a", "b"]))
+    state = saved.state_dict()
+    del state["criterion._extra_state"]
+    with pytest.warns(UserWarning, match=r"no 'criterion._extra_state'.* of GradBalance .* order \['a', 'b'\]"):
+        other.load_state_dict(state)
+    assert torch.equal(other.step(3), saved.step(3))
+
+
+def test_a_state_without_a_criterion_is_told_by_torch():
+    state = {name: value for name, value in trained(Equal(["a"])).state_dict().items() if "criterion" not in name}
+    with pytest.raises(RuntimeError, match=r"criterion\._extra_state"):
+        Model(Equal(["a"])).load_state_dict(state)
+
+
 def test_a_state_is_made_of_tensors_for_formats_that_hold_nothing_else():
     state = trained(Uncertainty(["a", "b"])).state_dict()
     assert all(isinstance(value, Tensor) for value in state.values())
