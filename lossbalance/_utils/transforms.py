@@ -3,7 +3,7 @@
 import torch
 from torch.torch_version import TorchVersion
 
-_TELLS_EXPORTS = TorchVersion(torch.__version__) >= (2, 13)  # a compiler that exports from one that does not
+_TELLS_EXPORTS = TorchVersion(torch.__version__) >= "2.13"  # a compiler that exports from one that does not
 
 
 def refuse_transforms(what: str) -> None:
