@@ -31,6 +31,7 @@ from studies.stacked_schemes import StackedWeights, draw_batches, train
 from studies.tables import SEEN, TABLES, Table, is_there, read_table
 
 SWEEP = "sweep"
+MISSING_TABLE = "some come with `pip install -e '.[tables]'`, some lie in the folder of `--data`"
 CHECKPOINTS = ("kept", "last")
 _DIRECTIONS = 8  # random ones, for more than two terms
 _CELL = ["table", "seed"]
@@ -76,8 +77,15 @@ class Settings:
         check_positive("lr", self.lr)
 
     def present(self) -> "Settings":
-        """Returns the same settings without the tables that are not there."""
-        return replace(self, tables=tuple(name for name in self.tables if is_there(name, self.data)))
+        """Returns the same settings without the tables that are not there.
+
+        Raises:
+            ValueError: If none is.
+        """
+        present = tuple(name for name in self.tables if is_there(name, self.data))
+        if not present:
+            raise ValueError(f"`tables` must be there, got {list(self.tables)}, none of which is: {MISSING_TABLE}.")
+        return replace(self, tables=present)
 
 
 class Split(NamedTuple):

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from studies.one_run import Settings, study
+from studies.one_run import MISSING_TABLE, Settings, study
 from studies.one_run_answer import Answer, answer, compare, summarize
 from studies.one_run_plot import draw_one_run
 
@@ -26,7 +26,7 @@ def report_one_run(
     console = console or Console()
     present = settings.present()
     for name in sorted(set(settings.tables) - set(present.tables)):
-        console.print(f"The table {name} is left out: it is not in {settings.data}.", soft_wrap=True)
+        console.print(f"The table {name} is left out: {MISSING_TABLE}.", soft_wrap=True, markup=False)
     results = study(present, folder, jobs, console)
     results.to_csv(folder / "results.csv", index=False)
     comparisons = {

@@ -173,6 +173,12 @@ def test_a_study_that_was_stopped_trains_only_what_is_missing(tmp_path, monkeypa
     pd.testing.assert_frame_equal(again, whole)
 
 
+def test_a_study_without_any_of_its_tables_says_where_they_are(tmp_path):
+    settings = Settings(tables=("bike_sharing",), data=tmp_path)
+    with pytest.raises(ValueError, match=r"none of which is: some come with `pip install -e '.\[tables\]'`, some lie"):
+        report_one_run(settings, tmp_path / "out", jobs=1)
+
+
 @pytest.mark.parametrize(("argument", "value"), [("tables", ("irises",)), ("seeds", 0), ("lr", 0.0)])
 def test_settings_that_make_no_sense_are_refused(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be"):
