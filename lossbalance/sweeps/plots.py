@@ -38,7 +38,7 @@ def draw_trade_off(trade_off: TradeOff, comparison: Comparison) -> Figure:
         for look, name, series in _series(points, comparison):
             curve = _is_curve(series, comparison.axis)
             axes.errorbar(
-                series["x"], series["y"], series["y_se"], series["x_se"], label=None if len(series) == 1 else name,
+                series["x"], series["y"], series["y_se"], series["x_se"], label=name,
                 elinewidth=0.8, markersize=5, linestyle="-" if curve else "", linewidth=1,
                 rasterized=len(series) > _MANY, **look,
             )  # fmt: skip
