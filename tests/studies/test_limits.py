@@ -1,5 +1,7 @@
 """The study of limits."""
 
+import sys
+
 import pandas as pd
 import pytest
 
@@ -45,7 +47,8 @@ def test_it_ends_in_files_a_picture_and_a_sentence_and_goes_on_where_it_stopped(
 
 
 def test_a_training_is_a_run_of_the_command_line(monkeypatch):
-    monkeypatch.setattr("lossbalance.cli.run._can_be_isolated", lambda _: False)  # no fork where autograd has threads
+    module = sys.modules["lossbalance.cli.run"]
+    monkeypatch.setattr(module, "_can_be_isolated", lambda _: False)  # no fork where autograd has threads
     (trained,) = train_cell(TINY, PLAIN, 0.0, seed=1).to_dict("records")
     assert trained["weight"] == 1
     assert 0 < trained["accuracy"] < 1
