@@ -163,7 +163,7 @@ def _scale_swept(axes: Axes, numbers: pd.Series) -> None:
 def _limits(values: pd.Series, widths: pd.Series) -> tuple[float, float]:
     """Returns limits that hold all values, and of their intervals what a usual one needs."""
     low, high = values.min(), values.max()
-    reach = np.nan_to_num(widths.median()) / 2 + 0.08 * (high - low)
+    reach = np.nan_to_num(widths.dropna().median()) / 2 + 0.08 * (high - low)
     reach = reach or 0.05 * abs(high) or 0.01
     return low - reach, high + reach
 
