@@ -63,7 +63,8 @@ def _build_module(
     if not (isinstance(target, type) and issubclass(target, TaskModule)):
         module = make(config.task.module)
         library_of(module)
-        add_penalty_terms(module, as_terms)
+        if as_terms:
+            add_penalty_terms(module, as_terms)
         settings = _places(config)
         if criterion.weighting.uses_gradients and (as_terms or not settings):
             settings.setdefault("shared", [name for name, weight in module.named_parameters() if weight.requires_grad])
