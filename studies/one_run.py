@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from lossbalance._utils.checks import check_integer, check_positive
+from lossbalance._utils.checks import check_integer, check_positive, did_you_mean
 from studies.cells import train_cells
 from studies.multitask import Heads, MultiTaskNet, Parameters, forward
 from studies.one_run_schemes import SCHEMES, VARIANTS, Maker
@@ -70,7 +70,9 @@ class Settings:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.tables) - set(TABLES))
         if unknown or not self.tables:
-            raise ValueError(f"`tables` must be some of {list(TABLES)}, got {list(self.tables)}.")
+            known = [*TABLES, "seen", "kept_back"]  # the last two are words of the command line
+            hint = did_you_mean(unknown[0], known) if unknown else ""
+            raise ValueError(f"`tables` must be some of {known}, got {unknown or []}{hint}.")
         for name in ("seeds", "steps", "batch", "width"):
             check_integer(name, getattr(self, name), 1)
         check_integer("checkpoints", self.checkpoints, 1, self.steps)
