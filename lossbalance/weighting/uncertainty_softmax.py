@@ -78,7 +78,7 @@ class UncertaintySoftmax(PositiveWeighting):
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the softmax of its inverse."""
         if self.scale_free:
-            logits = self.average.log() * (-1 / self.temperature)  # ln w, up to a constant
+            logits = torch.xlogy(-1 / self.temperature, self.average)  # -ln(a) / T: ln w, up to a constant
         else:
             logits = (1 / (self.average * self.temperature)).clamp(max=_UNSEEN)
         return weighted_sum(losses, torch.softmax(logits, dim=0), present)
