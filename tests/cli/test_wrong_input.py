@@ -154,7 +154,7 @@ WORDS = [
     ("loss=uncertainty_softmax loss.temperature=0", "`temperature` must be a positive, finite number, got 0"),
     ("loss=equal loss.nope=1", "`loss.nope` is not a setting"),
     ("loss._target_=lossbalance.weighting.Nope", "`loss`: Error", "lossbalance.weighting.Nope"),
-    ("loss._target_=builtins.print", "`loss`: 'terms' is an invalid keyword argument for print()"),
+    ("loss._target_=builtins.print", "`loss`: ", "keyword argument", "print()"),
     ("conflict=cagrad conflict.c=-1", "`c` must be a number, 0 or more, got -1"),
     ("callbacks=alpha_schedule callbacks.alpha_schedule.shape=linaer", "`shape` must be one of", "got 'linaer'"),
     ("ckpt_path=nowhere.ckpt", "`ckpt_path` must be a checkpoint, got 'nowhere.ckpt', which is not a file"),
