@@ -2,34 +2,31 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_number, did_you_mean
+from lossbalance._utils.checks import check_positive, check_word
 from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.penalties.attachment import Attachment
-from lossbalance.penalties.dtensor import check_not_sharded, norm, sum_over_parts, to_dtensor, upcast
+from lossbalance.penalties.dtensor import check_not_sharded, norm, upcast
 from lossbalance.penalties.normalization import check_normalization
-from lossbalance.penalties.selection import (
-    Factors,
-    Group,
+from lossbalance.penalties.selection import Factors, Group, Rule, Selection
+from lossbalance.penalties.settings import (
+    MODES,
     Patterns,
-    Rule,
-    Selection,
     Strength,
+    check_clipped,
     check_patterns,
+    check_share,
     check_strength,
 )
 from lossbalance.penalties.share import GradientShare
-
-Mode = Literal["loss", "gradient", "decoupled"]
-Shape = list[tuple[Factors, int]]  # of each group: its factors, and how many tensors it has
+from lossbalance.penalties.value import PenaltyValue
 
 
 class Penalty(nn.Module, ABC):
@@ -95,17 +92,17 @@ class Penalty(nn.Module, ABC):
         clipped: bool = False,
     ) -> None:
         super().__init__()
-        self.mode = _check_mode(mode)
-        self.clipped = _check_clipped(clipped, mode)
+        self.mode = check_word("mode", mode, MODES)
+        self.clipped = check_clipped(clipped, mode)
         self.strength = check_strength("strength", 1.0 if strength is None and share is not None else strength)
         self.rule = Rule(
             {"strength": self.strength},
             check_normalization(normalization),
             check_patterns("include", include),
             check_patterns("exclude", exclude) or (),
-            1.0 if num_samples is None else _check_positive("num_samples", num_samples),
+            1.0 if num_samples is None else check_positive("num_samples", num_samples),
         )
-        self.share = None if share is None else GradientShare(_check_share(share, strength, mode))
+        self.share = None if share is None else GradientShare(check_share(share, strength, mode))
         self.factor = 1.0  # what a schedule multiplies the strength by
         self.optimizers: list[ReferenceType[Optimizer]] = []  # those whose steps apply the penalty
         self._module: ReferenceType[nn.Module] | None = None
@@ -135,7 +132,9 @@ class Penalty(nn.Module, ABC):
             return torch.zeros((), device=next((parameter.device for parameter in module.parameters()), None))
         shape = [(self.scaled(factors), len(weights)) for factors, weights in groups]
         weights = [weight for group in groups for weight in group.weights]
-        value = _Value.forward if torch.compiler.is_compiling() else _Value.apply  # the compiler fuses by itself
+        value = (
+            PenaltyValue.forward if torch.compiler.is_compiling() else PenaltyValue.apply
+        )  # the compiler fuses by itself
         return value(self, shape, *weights)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
@@ -227,62 +226,3 @@ class Penalty(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         # Weak references cannot be pickled, and a copy is attached to no optimizer.
         return {**self.__dict__, "optimizers": [], "_module": None, "_selection": None}
-
-
-class _Value(torch.autograd.Function):
-    """The value of all groups, as one node of the graph."""
-
-    @staticmethod
-    def forward(penalty: Penalty, shape: Shape, *weights: Tensor) -> Tensor:
-        values = [
-            sum_over_parts(penalty.measure(upcast(group), factors), group[0])
-            for factors, group in _split(shape, weights)
-        ]
-        return sum(values[1:], start=values[0])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.penalty, ctx.shape, *weights = inputs
-        ctx.save_for_backward(*weights)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: list[Tensor] = []
-        for factors, weights in _split(ctx.shape, ctx.saved_tensors):
-            found = ctx.penalty.gradients(upcast(weights), [factor * grad for factor in factors])
-            gradients += [to_dtensor(part.to(like.dtype), like) for part, like in zip(found, weights, strict=True)]
-        return None, None, *gradients
-
-
-def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Factors, list[Tensor]]]:
-    remaining = iter(weights)
-    return ((factors, list(islice(remaining, count))) for factors, count in shape)
-
-
-def _check_mode(value: object) -> Mode:
-    for mode in get_args(Mode):
-        if value == mode:
-            return mode
-    known = get_args(Mode)
-    raise ValueError(f"`mode` must be one of {list(known)}, got {value!r}{did_you_mean(value, known)}.")
-
-
-def _check_clipped(clipped: bool, mode: str) -> bool:
-    if clipped and mode != "gradient":
-        raise ValueError(
-            f"`clipped` must be False in mode {mode!r}: in mode 'loss' the penalty is clipped with the data anyway, in "
-            "mode 'decoupled' it never is."
-        )
-    return clipped
-
-
-def _check_share(share: object, strength: object, mode: str) -> float:
-    if strength is not None and not isinstance(strength, Mapping):
-        raise ValueError(f"`share` must be given in place of a number for `strength`, got {share!r} and {strength!r}.")
-    if mode == "decoupled":
-        raise ValueError("`share` must go with mode 'gradient' or 'loss', got 'decoupled', which adds no gradient.")
-    return _check_positive("share", share)
-
-
-def _check_positive(argument: str, value: object) -> float:
-    return check_number(argument, value, "a positive, finite number", lambda number: 0 < number < math.inf)

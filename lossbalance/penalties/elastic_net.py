@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lossbalance.penalties.base import Penalty
-from lossbalance.penalties.selection import Factors, Strength, check_strength
+from lossbalance.penalties.selection import Factors
+from lossbalance.penalties.settings import Strength, check_strength
 
 
 class ElasticNet(Penalty):

@@ -1,6 +1,5 @@
 """Which parameters of a module a penalty counts, and by what factor."""
 
-import math
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,12 +8,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from lossbalance._utils.checks import check_number, did_you_mean
+from lossbalance._utils.checks import did_you_mean
 from lossbalance.penalties.dtensor import layout
 from lossbalance.penalties.normalization import Normalization, scale
+from lossbalance.penalties.settings import Strength
 
-Patterns = str | Iterable[str]
-Strength = float | Mapping[str, float]
 Factors = Sequence[float | Tensor]
 
 
@@ -90,45 +88,6 @@ class Selection:
         return [Group(factors, [parameters[i] for i in positions]) for factors, positions in self._groups]
 
 
-def check_patterns(argument: str, patterns: Patterns | None) -> tuple[str, ...] | None:
-    """Returns the patterns as a tuple once each is a regular expression.
-
-    Raises:
-        TypeError: If one is not a string.
-        ValueError: If one is not a regular expression.
-    """
-    if patterns is None:
-        return None
-    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"`{argument}` must be regular expressions on parameter names, got {pattern!r}.")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"`{argument}` must be regular expressions, got {pattern!r}: {error}.") from None
-    return patterns
-
-
-def check_strength(argument: str, strength: object) -> Strength:
-    """Returns the strength once it is a number, finite and not negative, or maps patterns to such numbers.
-
-    Raises:
-        TypeError: If it is neither.
-        ValueError: If a number is not allowed, or a pattern is not a regular expression.
-    """
-    kind = "a number, finite and not negative, or map patterns to such numbers"
-    if not isinstance(strength, Mapping):
-        return check_number(argument, strength, kind, _is_strength)
-    check_patterns(argument, strength)
-    if not strength:
-        raise ValueError(f"`{argument}` must be {kind}, got an empty mapping.")
-    return {
-        pattern: check_number(f"{argument}[{pattern!r}]", each, kind, _is_strength)
-        for pattern, each in strength.items()
-    }
-
-
 class _Candidate(NamedTuple):
     names: tuple[str, ...]  # several where parameters are tied
     weight: nn.Parameter
@@ -183,7 +142,3 @@ def _matches_nothing(argument: str, pattern: str, candidates: list[_Candidate]) 
         f"`{argument}` must match parameters by name (`re.search`), and {pattern!r} matches none of "
         f"{shown}{did_you_mean(pattern, names)}."
     )
-
-
-def _is_strength(number: float) -> bool:
-    return 0 <= number < math.inf

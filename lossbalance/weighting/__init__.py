@@ -1,7 +1,7 @@
 """Weighting schemes: rules that turn a row of losses into one total."""
 
 from lossbalance.weighting.alpha import Alpha
-from lossbalance.weighting.base import Observation, Weighting, sum_to_count, weighted_sum
+from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 from lossbalance.weighting.constrained import Constrained
 from lossbalance.weighting.cov import CoV
 from lossbalance.weighting.dwa import DWA
@@ -45,6 +45,5 @@ __all__ = [
     "Uncertainty",
     "UncertaintySoftmax",
     "Weighting",
-    "sum_to_count",
     "weighted_sum",
 ]

@@ -184,9 +184,3 @@ def weighted_sum(losses: Tensor, weights: Tensor, present: Tensor) -> tuple[Tens
     """Returns the sum of weight times loss over the terms present, and those weights, in the losses' dtype."""
     weights = (weights * present).to(losses.dtype)
     return weights.dot(losses), weights
-
-
-def sum_to_count(weights: Tensor, unknown: float = 1.0) -> Tensor:
-    """Returns the positive weights scaled to add up to their number, and ``unknown`` in place of each 0."""
-    known = weights.bool()
-    return torch.where(known, weights * (known.sum() / weights.sum()), unknown)
