@@ -3,13 +3,22 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+_SUBJECT = ContextVar("subject", default="")
 
 
 def warn_user(message: str) -> None:
     """Warns in one clean line: which line of this library found the fault does not help whoever reads it."""
+    subject = _SUBJECT.get()
     with _one_line():
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(f"{subject}: {message}" if subject else message, UserWarning, stacklevel=2)
+
+
+def warn_about(subject: str) -> None:
+    """Puts what they are about before all warnings to come, such as which of many runs."""
+    _SUBJECT.set(subject)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class SweepFolder(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Is called by Hydra before a run, in the process of the run."""
-        note_begin(Path(config.hydra.sweep.dir))
+        note_begin(Path(config.hydra.sweep.dir), config.hydra.overrides.task)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Is called by Hydra after a run, in the process of the run."""

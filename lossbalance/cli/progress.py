@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbalance._utils.files import write_text
+from lossbalance._utils.warn import warn_about
 
 _PLAN, _EVENTS = ".plan.json", ".events"
 _BEGUN, _ENDED, _SKIPPED = "bes"
@@ -27,10 +28,16 @@ def plan(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
     print(f"{len(jobs)} runs, in {folder}", flush=True)
 
 
-def note_begin(folder: Path) -> None:
-    """Notes that a run of the sweep has begun, in whatever process."""
+def note_begin(folder: Path, words: Sequence[str]) -> None:
+    """Notes that a run of the sweep has begun, in whatever process, which is the one its warnings are about.
+
+    Args:
+        folder: The folder of the sweep.
+        words: What the run was told.
+    """
     if (folder / _PLAN).exists():
         _note(folder, _BEGUN)
+        warn_about(_tell(json.loads((folder / _PLAN).read_text()), words))
 
 
 def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], written: float) -> None:
@@ -48,8 +55,7 @@ def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], writ
     skipped = written < planned["started"]
     events = _note(folder, _SKIPPED if skipped else _ENDED)
     ended, silent = events.count(_ENDED), events.count(_SKIPPED)
-    told = " ".join(word for word in words if word.partition("=")[0] in planned["varying"])
-    line = [f"{ended + silent}/{planned['runs']}", told, outcome(record)]
+    line = [f"{ended + silent}/{planned['runs']}", _tell(planned, words), outcome(record)]
     if skipped:
         line.append("done before")
     else:
@@ -58,6 +64,11 @@ def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], writ
         elapsed = time.time() - planned["started"]
         line += [f"{record.get('seconds', 0):.0f} s", left(elapsed * (planned["runs"] - silent - done) / done)]
     print("  ".join(filter(None, line)), flush=True)
+
+
+def _tell(planned: Mapping[str, Any], words: Sequence[str]) -> str:
+    """Says which run of the sweep it is: what it was told that not all were."""
+    return " ".join(word for word in words if word.partition("=")[0] in planned["varying"])
 
 
 def outcome(record: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ def straight(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
     done = train("loss=gradbalance", "trainer.max_epochs=4", f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr  # by an extension, when the program ends
     (folder / "printed.txt").write_text(done.stdout)
     return folder
 
