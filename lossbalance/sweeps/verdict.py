@@ -29,11 +29,12 @@ def verdict(comparison: Comparison, margin: float | None = None) -> str:
     row, count = settings.loc[best], int((settings["n"] > 0).sum())
     value = quantity(row["mean"], row["sd"])
     if count == 1:
-        return f"Only one setting came to its end: `{best}`, with a {metric} of {value} (runs: {row['n']})."
+        over = "one run" if row["n"] == 1 else f"{row['n']:.0f} runs"
+        return f"Only one setting came to its end: `{best}`, with a {metric} of {value} over {over}."
     standing = f"the {'lowest' if comparison.lower else 'highest'} {metric} of {count} settings, {value}"
     if row["n"] < 2:
         return f"`{best}` has {standing}, but one run each cannot tell it from chance: repeat with seed=0,1,2."
-    standing += f" over {row['n']} runs"
+    standing += f" over {row['n']:.0f} runs"
     margin = default_margin(comparison) if margin is None else margin
     if comparison.baseline in (None, best):
         said = _judge_alone(comparison, best, standing, margin)
