@@ -187,7 +187,7 @@ def test_the_default_trade_off_is_between_the_scores_of_the_first_two_terms(comp
         ),
         ({0.1: [0.833, 0.6], 0.5: [0.581, 0.5]}, "Too few runs to say: `alpha=0.1` looks better, .* more seeds would"),
         ({0.1: [0.99], 0.2: [0.9, 0.91]}, "; `alpha=0.1` looks better still, but has run once: repeat it"),
-        ({0.1: [0.7, 0.7]}, "Only one setting came to its end: `alpha=0.1`, .* over 2 runs"),
+        ({0.1: [0.7, 0.7]}, "Only one setting came to its end: `loss=alpha`, .* over 2 runs"),
         ({0.1: [math.nan]}, "No run came to its end with a finite val/main/accuracy"),
     ],
 )
