@@ -83,7 +83,8 @@ def _(error: MissingConfigException) -> str:
     if not error.options:
         return str(error)
     options = list(error.options)
-    return f"`{group}` must be one of {options}, got {choice!r}{did_you_mean(choice, options)}."
+    cure = ": `lossbalance search` searches by Optuna" if group == "hydra/sweeper" else did_you_mean(choice, options)
+    return f"`{group}` must be one of {options}, got {choice!r}{cure}."
 
 
 @explain.register

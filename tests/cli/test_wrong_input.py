@@ -20,6 +20,7 @@ WORDS = [
     ("loss=alpah", "`loss` must be one of [", "got 'alpah' (did you mean 'alpha'?)"),
     ("loss=null", "`loss`, must be one of its choices, got null"),
     ("task=nope", "`task` must be one of [", "got 'nope'"),
+    ("hydra/sweeper=optuna", "`hydra/sweeper` must be one", "got 'optuna': `lossbalance search` searches by Optuna"),
     ("optimizer=adm", "`optimizer` must be one of [", "(did you mean 'adam'?)"),
     ("trainer=gpuu", "`trainer` must be one of [", "(did you mean 'gpu'?)"),
     ("penalty=l3", "`penalty` must be one of [", "got 'l3'"),
