@@ -52,7 +52,7 @@ class Uncertainty(PositiveWeighting):
     **Where it fails.** The :math:`s_i` move by the learning rate in a step. Where a loss falls far below its first
     values, because its target is far from 0, they lag thousands of steps behind: centre the target, or give ``lr``.
     And a class that is learned at once gets ever more weight beside a number in hundreds. On sixteen tables one run
-    ended 8.9 % above the best fixed weights of a sweep on average, 106 % at worst; with ``regularizer="log1p"`` 1.5 %
+    ended 8.8 % above the best fixed weights of a sweep on average, 106 % at worst; with ``regularizer="log1p"`` 1.5 %
     below, at worst 13 % above (``scripts/study.py one_run --variants``).
 
     Args:
