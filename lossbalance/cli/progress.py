@@ -35,9 +35,9 @@ def note_begin(folder: Path, words: Sequence[str]) -> None:
         folder: The folder of the sweep.
         words: What the run was told.
     """
-    if (folder / _PLAN).exists():
+    if planned := _planned(folder):
         _note(folder, _BEGUN)
-        warn_about(_tell(json.loads((folder / _PLAN).read_text()), words))
+        warn_about(_tell(planned, words))
 
 
 def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], written: float) -> None:
@@ -49,9 +49,9 @@ def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], writ
         record: Its record.
         written: When its record was written, in seconds since 1970.
     """
-    if not (folder / _PLAN).exists():
+    planned = _planned(folder)
+    if not planned:
         return
-    planned = json.loads((folder / _PLAN).read_text())
     skipped = written < planned["started"]
     events = _note(folder, _SKIPPED if skipped else _ENDED)
     ended, silent = events.count(_ENDED), events.count(_SKIPPED)
@@ -64,6 +64,12 @@ def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], writ
         elapsed = time.time() - planned["started"]
         line += [f"{record.get('seconds', 0):.0f} s", left(elapsed * (planned["runs"] - silent - done) / done)]
     print("  ".join(filter(None, line)), flush=True)
+
+
+def _planned(folder: Path) -> dict[str, Any]:
+    """Returns what :func:`plan` noted; nothing where there is no sweep."""
+    path = folder / _PLAN
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _tell(planned: Mapping[str, Any], words: Sequence[str]) -> str:

@@ -132,10 +132,9 @@ class Penalty(nn.Module, ABC):
             return torch.zeros((), device=next((parameter.device for parameter in module.parameters()), None))
         shape = [(self.scaled(factors), len(weights)) for factors, weights in groups]
         weights = [weight for group in groups for weight in group.weights]
-        value = (
-            PenaltyValue.forward if torch.compiler.is_compiling() else PenaltyValue.apply
-        )  # the compiler fuses by itself
-        return value(self, shape, *weights)
+        if torch.compiler.is_compiling():  # the compiler fuses by itself
+            return PenaltyValue.forward(self, shape, *weights)
+        return PenaltyValue.apply(self, shape, *weights)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
         """Lets each step of the optimizer apply the penalty to ``module``; for the modes other than ``"loss"``.

@@ -27,14 +27,14 @@ def verdict(comparison: Comparison, margin: float | None = None) -> str:
     if best is None:
         return f"No run came to its end with a finite {metric}, so there is nothing to compare."
     row, count = settings.loc[best], int((settings["n"] > 0).sum())
-    value = quantity(row["mean"], row["sd"])
+    value, runs = quantity(row["mean"], row["sd"]), int(row["n"])
     if count == 1:
-        over = "one run" if row["n"] == 1 else f"{row['n']:.0f} runs"
+        over = "one run" if runs == 1 else f"{runs} runs"
         return f"Only one setting came to its end: `{best}`, with a {metric} of {value} over {over}."
     standing = f"the {'lowest' if comparison.lower else 'highest'} {metric} of {count} settings, {value}"
-    if row["n"] < 2:
+    if runs < 2:
         return f"`{best}` has {standing}, but one run each cannot tell it from chance: repeat with seed=0,1,2."
-    standing += f" over {row['n']:.0f} runs"
+    standing += f" over {runs} runs"
     margin = default_margin(comparison) if margin is None else margin
     if comparison.baseline in (None, best):
         said = _judge_alone(comparison, best, standing, margin)

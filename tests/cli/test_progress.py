@@ -23,7 +23,7 @@ def test_each_run_that_ends_takes_one_line(tmp_path, capsys):
     plan(tmp_path, JOBS)
     note_begin(tmp_path, JOBS[0])
     end(tmp_path, JOBS[0], DONE)
-    note_begin(tmp_path, JOBS[0])
+    note_begin(tmp_path, JOBS[1])
     end(tmp_path, JOBS[1], {"status": "failed", "message": "boom\nbang", "seconds": 1.0})
     assert capsys.readouterr().out.splitlines() == [
         f"2 runs, in {tmp_path}",
