@@ -1,5 +1,7 @@
 """A Hydra sweeper for sweeps that are no single grid."""
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from lossbalance.cli.progress import plan
+from lossbalance._utils.files import write_text
 
 
 class GridsSweeper(BasicSweeper):
@@ -45,7 +47,7 @@ class GridsSweeper(BasicSweeper):
                 telling.append(job)
                 met.update(job)
         super().validate_batch_is_legal(telling)
-        plan(Path(self.config.hydra.sweep.dir), batch)
+        write_plan(Path(self.config.hydra.sweep.dir), batch)
 
 
 def _check_not_empty(override: Override) -> None:
@@ -54,3 +56,12 @@ def _check_not_empty(override: Override) -> None:
         raise ValueError(f"`{key}` must be a list or a range in a sweep, got {given}: a search chooses from intervals.")
     if override.is_sweep_override() and not any(True for _ in override.sweep_string_iterator()):
         raise ValueError(f"`{key}` must have at least one value in a sweep, got {given}, which has none.")
+
+
+def write_plan(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
+    """Writes what a sweep is to run, which ``lossbalance.cli.progress`` reads: a job is a list of overrides."""
+    shared = set(jobs[0]).intersection(*jobs)
+    varying = sorted({override.partition("=")[0] for job in jobs for override in job if override not in shared})
+    write_text(folder / ".plan.json", json.dumps({"runs": len(jobs), "started": time.time(), "varying": varying}))
+    (folder / ".events").unlink(missing_ok=True)
+    print(f"{len(jobs)} runs, in {folder}", flush=True)

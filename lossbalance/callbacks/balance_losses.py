@@ -15,8 +15,8 @@ from lossbalance._utils.checks import check_number, check_word, did_you_mean
 from lossbalance._utils.distributed import world_size
 from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.scheme_optimizer import SchemeOptimizer
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties.attachment import Attachment
-from lossbalance.weighted_loss import WeightedLoss
 
 
 class BalanceLosses(LightningCallback):

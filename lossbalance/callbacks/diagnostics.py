@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from torch.optim import Optimizer
 
 from lossbalance.callbacks.epochs import Epochs
-from lossbalance.weighted_loss import WeightedLoss
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 _NEARLY_ALL = 0.95  # of the gradient
 _HARDLY_ANY = 0.01  # of the gradient

@@ -9,11 +9,11 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lossbalance._utils.checks import check_names
-from lossbalance.breakdown import tabulate
 from lossbalance.callbacks.logs import publish
 from lossbalance.callbacks.running_means import RunningMeans
 from lossbalance.callbacks.statistics import NewCalls, TermStatistics, finite_means
-from lossbalance.weighted_loss import WeightedLoss
+from lossbalance.criterion.breakdown import tabulate
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 
 class EvaluationStatistics:

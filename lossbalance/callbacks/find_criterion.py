@@ -3,7 +3,7 @@
 from pytorch_lightning import LightningModule, Trainer
 
 from lossbalance.callbacks.balance_losses import BalanceLosses
-from lossbalance.weighted_loss import WeightedLoss
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 
 def find_balancer(trainer: Trainer) -> BalanceLosses | None:

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lossbalance.breakdown import Step, tabulate
 from lossbalance.callbacks.running_means import RunningMeans
+from lossbalance.criterion.breakdown import Step, tabulate
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.gradients.products import pair_cosines
 from lossbalance.penalties import Penalty
-from lossbalance.weighted_loss import WeightedLoss
 
 T = TypeVar("T")
 QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")

@@ -14,9 +14,9 @@ from lossbalance.cli.data import as_datamodule, build_data
 from lossbalance.cli.libraries import library_of
 from lossbalance.cli.penalty_terms import add_penalty_terms
 from lossbalance.cli.targets import find_target, make
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
-from lossbalance.weighted_loss import WeightedLoss
 
 log = logging.getLogger(__name__)
 _ALL_PARAMETERS = (

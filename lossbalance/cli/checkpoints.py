@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lossbalance._utils.checks import check_word
 from lossbalance.cli.objective import check_logged
-from lossbalance.weighted_loss import WeightedLoss
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 
 class BestAndLast(ModelCheckpoint):

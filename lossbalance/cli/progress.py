@@ -7,25 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lossbalance._utils.files import write_text
 from lossbalance._utils.warn import warn_about
 
 _PLAN, _EVENTS = ".plan.json", ".events"
 _BEGUN, _ENDED, _SKIPPED = "bes"
-
-
-def plan(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
-    """Notes what a sweep is to run.
-
-    Args:
-        folder: The folder of the sweep.
-        jobs: The words of each run.
-    """
-    shared = set(jobs[0]).intersection(*jobs)
-    varying = sorted({word.partition("=")[0] for job in jobs for word in job if word not in shared})
-    write_text(folder / _PLAN, json.dumps({"runs": len(jobs), "started": time.time(), "varying": varying}))
-    (folder / _EVENTS).unlink(missing_ok=True)
-    print(f"{len(jobs)} runs, in {folder}", flush=True)
 
 
 def note_begin(folder: Path, words: Sequence[str]) -> None:
@@ -67,7 +52,7 @@ def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], writ
 
 
 def _planned(folder: Path) -> dict[str, Any]:
-    """Returns what :func:`plan` noted; nothing where there is no sweep."""
+    """Returns what the sweeper planned, see ``hydra_plugins.lossbalance_grids``; nothing where there is no sweep."""
     path = folder / _PLAN
     return json.loads(path.read_text()) if path.exists() else {}
 

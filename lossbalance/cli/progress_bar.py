@@ -4,7 +4,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from lossbalance.weighted_loss import WeightedLoss
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 _SECONDS = 0.5  # between two looks at the losses: each waits for the device
 _TERMS = 6  # what a line has room for

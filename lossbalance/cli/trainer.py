@@ -13,7 +13,7 @@ from lossbalance._utils.extras import named_extras
 from lossbalance.cli.libraries import library_of
 from lossbalance.cli.progress_bar import make_progress_bar
 from lossbalance.cli.trainer_schema import Trainer
-from lossbalance.weighted_loss import WeightedLoss
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 
 def build_trainer(

@@ -14,7 +14,7 @@ from lossbalance.gradients.branch_output import BranchHandle
 from lossbalance.gradients.data_parallel import active_wrapper, check_even_inputs, touch_unused
 from lossbalance.gradients.inputs import ProbedModule, ProbeHandle
 from lossbalance.gradients.probes import Probes
-from lossbalance.gradients.sources import Losses
+from lossbalance.weighting.base import Losses
 
 
 class GradientPlaces(nn.Module):

@@ -15,23 +15,7 @@ from lossbalance.gradients.data_parallel import check_even_inputs, check_static_
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import average_over_ranks
 from lossbalance.gradients.probes import Probes
-from lossbalance.weighting.base import Observation, Weighting, is_non_finite, observe_losses, observe_norms
-
-
-class Losses(NamedTuple):
-    """The losses of a step, in the order of the terms."""
-
-    given: dict[str, Tensor | None]
-    """By name; None where the step lacks the term."""
-    row: Tensor
-    """As a row ``[terms]``; 0 where the step lacks the term."""
-    present: Tensor
-    """Whether the step has the term, ``[terms]``."""
-
-    @property
-    def names(self) -> list[str]:
-        """The terms that the step has."""
-        return [term for term, loss in self.given.items() if loss is not None]
+from lossbalance.weighting.base import Losses, Observation, Weighting, is_non_finite, observe_losses, observe_norms
 
 
 class Look(NamedTuple):

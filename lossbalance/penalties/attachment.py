@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance.penalties.dtensor import local, norm, upcast
-from lossbalance.penalties.selection import Factors, Group
+from lossbalance.penalties.selection import Coefficients, Group
 from lossbalance.penalties.share import GradientShare
 
 
@@ -28,10 +28,10 @@ class Attachable(Protocol):
     def slopes(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
         """Returns this rank's part of the gradient by each weight of the groups."""
 
-    def scaled(self, factors: Factors) -> Factors:
+    def scaled(self, factors: Coefficients) -> Coefficients:
         """Returns the factors times the strength that a share amounts to, and what a schedule multiplies it by."""
 
-    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients) -> None:
         """Adds the gradients to ``into``, in place."""
 
 
@@ -169,5 +169,5 @@ def _gradient(weight: nn.Parameter) -> Tensor:
     return weight.grad
 
 
-def _times(factors: Factors, scale: float | Tensor | None) -> Factors:
+def _times(factors: Coefficients, scale: float | Tensor | None) -> Coefficients:
     return factors if scale is None else [factor * scale for factor in factors]

@@ -15,7 +15,7 @@ from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.dtensor import check_not_sharded, norm, upcast
 from lossbalance.penalties.normalization import check_normalization
-from lossbalance.penalties.selection import Factors, Group, Rule, Selection
+from lossbalance.penalties.selection import Coefficients, Group, Rule, Selection
 from lossbalance.penalties.settings import (
     MODES,
     Patterns,
@@ -109,7 +109,7 @@ class Penalty(nn.Module, ABC):
         self._selection: Selection | None = None
 
     @abstractmethod
-    def measure(self, weights: list[Tensor], factors: Factors) -> Tensor:
+    def measure(self, weights: list[Tensor], factors: Coefficients) -> Tensor:
         """Returns the sum over ``weights`` of factor times R, ``[]``.
 
         Args:
@@ -118,10 +118,10 @@ class Penalty(nn.Module, ABC):
         """
 
     @abstractmethod
-    def gradients(self, weights: list[Tensor], factors: Factors) -> list[Tensor]:
+    def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Returns factor times the derivative of R by each of ``weights``, as new tensors; else as :meth:`measure`."""
 
-    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients) -> None:
         """Adds :meth:`gradients` to ``into``, in place; to be overridden where that can be done in one pass."""
         torch._foreach_add_(into, self.gradients(upcast(weights), factors))
 
@@ -133,8 +133,8 @@ class Penalty(nn.Module, ABC):
         shape = [(self.scaled(factors), len(weights)) for factors, weights in groups]
         weights = [weight for group in groups for weight in group.weights]
         if torch.compiler.is_compiling():  # the compiler fuses by itself
-            return PenaltyValue.forward(self, shape, *weights)
-        return PenaltyValue.apply(self, shape, *weights)
+            return PenaltyValue.forward(self.measure, self.gradients, shape, *weights)
+        return PenaltyValue.apply(self.measure, self.gradients, shape, *weights)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
         """Lets each step of the optimizer apply the penalty to ``module``; for the modes other than ``"loss"``.
@@ -211,7 +211,7 @@ class Penalty(nn.Module, ABC):
             for weight, gradient in zip(weights, self.gradients(upcast(weights), factors), strict=True)
         }
 
-    def scaled(self, factors: Factors) -> Factors:
+    def scaled(self, factors: Coefficients) -> Coefficients:
         """Returns the factors times what a share and a schedule multiply the strength by."""
         if self.factor != 1:
             factors = [factor * self.factor for factor in factors]

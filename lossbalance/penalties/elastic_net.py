@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance.penalties.base import Penalty
-from lossbalance.penalties.selection import Factors
+from lossbalance.penalties.selection import Coefficients
 from lossbalance.penalties.settings import Strength, check_strength
 
 
@@ -40,13 +40,13 @@ class ElasticNet(Penalty):
         strengths = {"l1": check_strength("l1", l1), "l2": check_strength("l2", l2)}
         self.rule = self.rule._replace(strengths=strengths)
 
-    def measure(self, weights: list[Tensor], factors: Factors) -> Tensor:
+    def measure(self, weights: list[Tensor], factors: Coefficients) -> Tensor:
         """Sums the absolute values and the squares."""
         l1, l2 = factors
         absolutes, norms = (torch.stack(torch._foreach_norm(weights, order)) for order in (1, 2))
         return l1 * absolutes.sum() + l2 * norms.square().sum()
 
-    def gradients(self, weights: list[Tensor], factors: Factors) -> list[Tensor]:
+    def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Adds the signs to the doubled weights."""
         l1, l2 = factors
         signs = torch._foreach_mul(torch._foreach_sign(weights), l1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lossbalance.penalties.base import Penalty
-from lossbalance.penalties.selection import Factors
+from lossbalance.penalties.selection import Coefficients
 
 
 class L1(Penalty):
@@ -22,10 +22,10 @@ class L1(Penalty):
         (3.5, 1.75)
     """
 
-    def measure(self, weights: list[Tensor], factors: Factors) -> Tensor:
+    def measure(self, weights: list[Tensor], factors: Coefficients) -> Tensor:
         """Sums the absolute values."""
         return factors[0] * torch.stack(torch._foreach_norm(weights, 1)).sum()
 
-    def gradients(self, weights: list[Tensor], factors: Factors) -> list[Tensor]:
+    def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Takes the signs."""
         return list(torch._foreach_mul(torch._foreach_sign(weights), factors[0]))

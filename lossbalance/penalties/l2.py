@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lossbalance.penalties.base import Penalty
-from lossbalance.penalties.selection import Factors
+from lossbalance.penalties.selection import Coefficients
 
 
 class L2(Penalty):
@@ -22,15 +22,15 @@ class L2(Penalty):
         (12.5, 6.25)
     """
 
-    def measure(self, weights: list[Tensor], factors: Factors) -> Tensor:
+    def measure(self, weights: list[Tensor], factors: Coefficients) -> Tensor:
         """Sums the squares."""
         return factors[0] * torch.stack(torch._foreach_norm(weights)).square().sum()
 
-    def gradients(self, weights: list[Tensor], factors: Factors) -> list[Tensor]:
+    def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Doubles the weights."""
         return list(torch._foreach_mul(weights, 2 * factors[0]))
 
-    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Factors) -> None:
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients) -> None:
         """Adds them in one pass where the factor is a number."""
         (factor,) = factors
         if isinstance(factor, Tensor):

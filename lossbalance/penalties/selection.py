@@ -13,13 +13,13 @@ from lossbalance.penalties.dtensor import layout
 from lossbalance.penalties.normalization import Normalization, scale
 from lossbalance.penalties.settings import Strength
 
-Factors = Sequence[float | Tensor]
+Coefficients = Sequence[float | Tensor]
 
 
 class Group(NamedTuple):
     """Parameters that are counted alike."""
 
-    factors: Factors
+    factors: Coefficients
     """What each part of the penalty is multiplied by: strength, times scale, over the number of samples."""
     weights: list[nn.Parameter]
 

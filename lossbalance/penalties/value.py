@@ -1,19 +1,18 @@
 """The value of a penalty, as one node of the graph."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossbalance.penalties.dtensor import sum_over_parts, to_dtensor, upcast
-from lossbalance.penalties.selection import Factors
+from lossbalance.penalties.selection import Coefficients
 
-if TYPE_CHECKING:
-    from lossbalance.penalties.base import Penalty
-
-Shape = list[tuple[Factors, int]]
+Measure = Callable[[list[Tensor], Coefficients], Tensor]
+Differentiate = Callable[[list[Tensor], Coefficients], list[Tensor]]
+Shape = list[tuple[Coefficients, int]]
 """Of each group of parameters: its factors, and how many tensors it has."""
 
 
@@ -21,30 +20,29 @@ class PenaltyValue(torch.autograd.Function):
     """The value of all groups, as one node of the graph."""
 
     @staticmethod
-    def forward(penalty: "Penalty", shape: Shape, *weights: Tensor) -> Tensor:
+    def forward(measure: Measure, gradients: Differentiate, shape: Shape, *weights: Tensor) -> Tensor:
         """Returns the sum over the groups, ``[]``."""
         values = [
-            sum_over_parts(penalty.measure(upcast(group), factors), group[0])
-            for factors, group in _split(shape, weights)
+            sum_over_parts(measure(upcast(group), factors), group[0]) for factors, group in _split(shape, weights)
         ]
         return sum(values[1:], start=values[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Saves the weights."""
-        ctx.penalty, ctx.shape, *weights = inputs
+        _, ctx.differentiate, ctx.shape, *weights = inputs
         ctx.save_for_backward(*weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Returns the gradients by the weights, as the penalty knows them, times ``grad``."""
+        """Returns the gradients by the weights, as ``gradients`` computes them, times ``grad``."""
         gradients: list[Tensor] = []
         for factors, weights in _split(ctx.shape, ctx.saved_tensors):
-            found = ctx.penalty.gradients(upcast(weights), [factor * grad for factor in factors])
+            found = ctx.differentiate(upcast(weights), [factor * grad for factor in factors])
             gradients += [to_dtensor(part.to(like.dtype), like) for part, like in zip(found, weights, strict=True)]
-        return None, None, *gradients
+        return None, None, None, *gradients
 
 
-def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Factors, list[Tensor]]]:
+def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Coefficients, list[Tensor]]]:
     remaining = iter(weights)
     return ((factors, list(islice(remaining, count))) for factors, count in shape)

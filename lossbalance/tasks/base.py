@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
-from lossbalance.weighted_loss import WeightedLoss
 
 Losses = Mapping[str, Tensor | None]
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
 from lossbalance.tasks.heads import Head
 from lossbalance.tasks.network import IntermediateNet
-from lossbalance.weighted_loss import WeightedLoss
 
 Batch = Mapping[str, Tensor]
 

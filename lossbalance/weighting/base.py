@@ -13,6 +13,22 @@ from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.precision import keep_precision
 
 
+class Losses(NamedTuple):
+    """The losses of a step, in the order of the terms."""
+
+    given: dict[str, Tensor | None]
+    """By name; None where the step lacks the term."""
+    row: Tensor
+    """As a row ``[terms]``; 0 where the step lacks the term."""
+    present: Tensor
+    """Whether the step has the term, ``[terms]``."""
+
+    @property
+    def names(self) -> list[str]:
+        """The terms that the step has."""
+        return [term for term, loss in self.given.items() if loss is not None]
+
+
 class Observation(NamedTuple):
     """What all ranks together saw of the terms in one step: rows ``[terms]``, detached, the same on every rank.
 

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from tests.callbacks.modules import SCHEMES, Drawn, assert_same_state, balance, batches, make_trainer
-from tests.forkserver import forkserver
+from tests.helpers.forkserver import forkserver
 
 STEPS = 30
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.cli.program import train_here
-from tests.forkserver import forkserver
+from tests.helpers.forkserver import forkserver
 
 WORDS = [
     "loss=uncertainty",  # the weights of its last step are not those of the next

@@ -2,8 +2,9 @@ import time
 
 import pytest
 
+from hydra_plugins.lossbalance_grids import write_plan
 from lossbalance._utils.warn import warn_about, warn_user
-from lossbalance.cli.progress import left, note_begin, note_end, plan
+from lossbalance.cli.progress import left, note_begin, note_end
 
 JOBS = [["task=raw_pixels", "loss=equal", "seed=0"], ["task=raw_pixels", "loss=equal", "seed=1"]]
 DONE = {"status": "completed", "objective": {"name": "val/main/accuracy", "value": 0.86123}, "seconds": 9.2}
@@ -20,7 +21,7 @@ def end(folder, job, record, written=None):
 
 
 def test_each_run_that_ends_takes_one_line(tmp_path, capsys):
-    plan(tmp_path, JOBS)
+    write_plan(tmp_path, JOBS)
     note_begin(tmp_path, JOBS[0])
     end(tmp_path, JOBS[0], DONE)
     note_begin(tmp_path, JOBS[1])
@@ -35,7 +36,7 @@ def test_each_run_that_ends_takes_one_line(tmp_path, capsys):
 def test_the_time_that_is_left_is_that_of_the_runs_to_come(tmp_path, capsys, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "time", lambda: now)
-    plan(tmp_path, JOBS * 5)
+    write_plan(tmp_path, JOBS * 5)
     note_begin(tmp_path, JOBS[0])
     now = 1060.0
     end(tmp_path, JOBS[0], DONE)
@@ -48,7 +49,7 @@ def test_the_time_that_is_left_is_that_of_the_runs_to_come(tmp_path, capsys, mon
 
 
 def test_a_run_that_was_done_before_costs_no_time(tmp_path, capsys):
-    plan(tmp_path, JOBS)
+    write_plan(tmp_path, JOBS)
     note_begin(tmp_path, JOBS[0])
     end(tmp_path, JOBS[0], DONE, written=1.0)
     assert "1/2  seed=0  val/main/accuracy 0.8612  done before\n" in capsys.readouterr().out
@@ -61,7 +62,7 @@ def test_a_single_run_has_no_line(tmp_path, capsys):
 
 
 def test_a_warning_says_which_run_it_is_about(tmp_path):
-    plan(tmp_path, JOBS)
+    write_plan(tmp_path, JOBS)
     note_begin(tmp_path, JOBS[1])
     with pytest.warns(UserWarning, match=r"^seed=1: `a` is wrong$"):
         warn_user("`a` is wrong")

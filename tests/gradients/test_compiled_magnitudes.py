@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lossbalance import WeightedLoss
 from lossbalance.gradients.traced import COLUMNS
 from lossbalance.weighting import LRAnnealing
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 TERMS = ["first", "other"]
 Losses = dict[str, Tensor]

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Equal, GradBalance
-from tests.recorder import Recorder
+from tests.helpers.recorder import Recorder
 
 Pair = namedtuple("Pair", ["x", "boxes"])
 

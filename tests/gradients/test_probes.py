@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Equal, GradBalance, GradNorm, UncertaintySoftmax
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
-from tests.recorder import Recorder
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.recorder import Recorder
 
 
 class Linear(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 from lossbalance import WeightedLoss
 from lossbalance.penalties import L1, L2, ElasticNet
 from lossbalance.weighting import Equal
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 
 def squares(*weights):

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbalance import WeightedLoss
 from lossbalance.cli.schema import register
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 CONF = Path(__file__).parents[2] / "conf"
 SCHEMES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))

@@ -8,7 +8,7 @@ from torchjd import scalarization
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Observation, Scalarizer
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 TERMS = ["a", "b"]
 RATIO = torch.tensor([0.3, 0.7])

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import SumMetric
 
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
 from lossbalance.tasks.pinn.equation import Helmholtz, Network
-from lossbalance.weighted_loss import WeightedLoss
 
 TERMS = ("residual", "boundary")
 Batch = Mapping[str, Tensor]

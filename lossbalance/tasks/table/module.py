@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
 from lossbalance.tasks.table.data import Rows, TableData
 from lossbalance.tasks.table.heads import TargetHead
 from lossbalance.tasks.table.network import TableNet
-from lossbalance.weighted_loss import WeightedLoss
 
 
 class TableModule(TaskModule):

@@ -15,7 +15,7 @@ import lossbalance
 from lossbalance import WeightedLoss
 from lossbalance.penalties import Penalty
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HYDRA = "hydra: {searchpath: [pkg://lossbalance.conf]}\n"
 
 

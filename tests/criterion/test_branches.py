@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lossbalance import WeightedLoss
 from lossbalance.conflict import MGDA, Aggregator, PCGrad
 from lossbalance.weighting import Alpha, Equal, GradBalance, LRAnnealing, Uncertainty, Weighting
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 TERMS = ["a", "b", "c"]
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.warn import warn_user
-from lossbalance.factors import Factors, check_factor
+from lossbalance.criterion.factors import Factors, check_factor
 from lossbalance.gradients.probes import Probes
 from lossbalance.penalties.collection import Penalties
 from lossbalance.weighting.base import Weighting

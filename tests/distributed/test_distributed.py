@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Alpha, GradBalance, GradNorm, LRAnnealing, Uncertainty, Weighting
-from tests.recorder import Recorder
+from tests.helpers.recorder import Recorder
 
 TERMS = ["aux", "main"]
 SCHEMES: list[Callable[[], Weighting]] = [

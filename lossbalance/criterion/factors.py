@@ -10,7 +10,7 @@ from lossbalance._utils.checks import check_not_negative
 from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.distributed import world_size
 from lossbalance._utils.precision import keep_precision
-from lossbalance.gradients.sources import Losses
+from lossbalance.weighting.base import Losses
 
 
 class Factors(DeferredModule):

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lossbalance.conflict.base import Aggregator
+from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
-from lossbalance.weighted_loss import WeightedLoss
 from lossbalance.weighting.base import Weighting
 
 

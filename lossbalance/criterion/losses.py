@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_names
-from lossbalance.gradients.sources import Losses
+from lossbalance.weighting.base import Losses
 
 
 class LossReader:

@@ -10,20 +10,20 @@ from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_not_negative
 from lossbalance._utils.transforms import is_exporting
-from lossbalance.breakdown import Breakdown, Step, tabulate
 from lossbalance.conflict.base import Aggregator
-from lossbalance.factors import Factors
+from lossbalance.criterion.breakdown import Breakdown, Step, tabulate
+from lossbalance.criterion.factors import Factors
+from lossbalance.criterion.loss_sum import LossSum, check_sum
+from lossbalance.criterion.losses import LossReader
+from lossbalance.criterion.state import NamedState
 from lossbalance.gradients.branch import cosines
 from lossbalance.gradients.places import GradientPlaces
-from lossbalance.gradients.sources import Look, Losses, choose_source
-from lossbalance.losses import LossReader
+from lossbalance.gradients.sources import Look, choose_source
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.collection import Penalties
 from lossbalance.penalties.report import PenaltyReport, report
-from lossbalance.scale import LossSum, check_sum
-from lossbalance.state import NamedState
-from lossbalance.weighting.base import Weighting
+from lossbalance.weighting.base import Losses, Weighting
 
 
 class WeightedLoss(NamedState, GradientPlaces):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Alpha, Equal, Fixed, GradBalance, GradNorm, Weighting
-from tests.compiler import skip_where_the_compiler_cannot_differentiate
+from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 
 def two(aux: float = 2.0, main: float = 4.0) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = ("lossbalance", "conf", "hydra_plugins")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 BUILD = "from setuptools import build_meta; build_meta.build_wheel('..')"

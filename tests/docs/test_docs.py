@@ -9,7 +9,7 @@ import pytest
 
 from lossbalance.cli import record
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HOME = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 LINKS = [
