@@ -14,7 +14,7 @@ from lossbalance import WeightedLoss
 from lossbalance.conflict import PCGrad
 from lossbalance.penalties import L1, L2, ElasticNet
 from lossbalance.weighting import Equal, GradBalance, LRAnnealing
-from tests.test_distributed import batch
+from tests.distributed.test_distributed import batch
 
 TERMS = ["aux", "main"]
 Make = Callable[[], WeightedLoss]

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance import WeightedLoss
 from lossbalance.conflict import MGDA, Aggregator, PCGrad
 from lossbalance.weighting import Equal, GradBalance, Weighting
-from tests.test_distributed import alone, batch, everybody, on_ranks
+from tests.distributed.test_distributed import alone, batch, everybody, on_ranks
 
 TERMS = ["a", "b", "c"]
 

@@ -16,7 +16,7 @@ from lossbalance import WeightedLoss
 from lossbalance.gradients import data_parallel
 from lossbalance.weighting import Fixed, GradBalance, GradNorm, Uncertainty
 from tests.distributed.sharded import check_sharded_follows_replicated, check_what_shards_cannot_do_is_refused
-from tests.test_distributed import batch, everybody, on_ranks
+from tests.distributed.test_distributed import batch, everybody, on_ranks
 
 TERMS = ["a", "b", "c"]
 ABSENT = ["", "a", "bc", "", "c", "abc", "", "b"]
