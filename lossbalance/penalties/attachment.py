@@ -1,4 +1,4 @@
-"""How the optimizer's step applies a penalty, in the modes ``"gradient"`` and ``"decoupled"``."""
+"""Attachment to an optimizer: its steps apply penalties in the modes ``"gradient"`` and ``"decoupled"``."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ from lossbalance.penalties.share import GradientShare
 
 
 class Attachable(Protocol):
-    """What an attachment needs of a penalty."""
+    """The part of a penalty that an attachment uses."""
 
     mode: Any
     clipped: bool
@@ -23,13 +23,13 @@ class Attachable(Protocol):
     optimizers: list[ReferenceType[Optimizer]]
 
     def groups(self, module: nn.Module) -> list[Group]:
-        """Returns the parameters that count, in groups of equal factors."""
+        """Returns the penalized parameters, in groups of equal factors."""
 
-    def slopes(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
-        """Returns this rank's part of the gradient by each weight of the groups."""
+    def gradients_by_parameter(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
+        """Returns this rank's part of the gradient by each parameter of the groups."""
 
     def scaled(self, factors: Coefficients) -> Coefficients:
-        """Returns the factors times the strength that a share amounts to, and what a schedule multiplies it by."""
+        """Returns the factors times the factor of a schedule and the strength that a share amounts to."""
 
     def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients) -> None:
         """Adds the gradients to ``into``, in place."""
@@ -38,21 +38,21 @@ class Attachable(Protocol):
 class Attachment:
     r"""Applies penalties to a module in each step of an optimizer, until :meth:`remove`.
 
-    It acts right before the optimizer's update: when ``step()`` begins or, where a closure computes the gradients, when
-    the closure ends. So a penalty is applied once per step however many batches are accumulated, after a gradient
+    It acts right before the optimizer's update: when ``step()`` begins or, where a closure computes the gradients, at
+    the end of the closure. So a penalty is applied once per step however many batches are accumulated, after a gradient
     scaler has unscaled, not in a step that the scaler skips, and alike on all ranks. Only parameters that the optimizer
     holds are touched. With the learning rate :math:`\eta` of a parameter's group, mode ``"decoupled"`` amounts to
 
     .. math:: w \leftarrow w - \eta \nabla P(w) - \text{update},
 
-    both terms at the old :math:`w`, as in AdamW, which shrinks first. An optimizer that calls its closure several times
+    both terms at the old :math:`w`, as in AdamW. An optimizer that calls its closure several times
     in a step, such as LBFGS, needs mode ``"loss"``: its line search compares values.
 
     Args:
-        penalties: What to apply; those in mode ``"loss"`` are in the total already, and passed over.
-        optimizer: Whose steps apply them.
-        module: What they are computed on.
-        again: Makes the context of each evaluation of a closure but the first of a step.
+        penalties: The penalties; those in mode ``"loss"``, which are in the total, are left out.
+        optimizer: The optimizer.
+        module: The module whose parameters are penalized.
+        repeated: Makes the context of each evaluation of a closure but the first of a step.
 
     Raises:
         ValueError: If a penalty is attached to the optimizer already, the optimizer holds none of its weights, or a
@@ -64,7 +64,7 @@ class Attachment:
         penalties: Iterable[Attachable],
         optimizer: Optimizer,
         module: nn.Module,
-        again: Callable[[], AbstractContextManager[None]] = nullcontext,
+        repeated: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.penalties = [penalty for penalty in penalties if penalty.mode != "loss"]
         self.optimizer = optimizer
@@ -73,21 +73,21 @@ class Attachment:
             self._check(penalty)
         for penalty in self.penalties:
             penalty.optimizers.append(ref(optimizer))
-        self._again = again
+        self._repeated = repeated
         self._clipped_added = False
         self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     @torch.no_grad()
     def before_clipping(self) -> None:
-        """Adds the gradients of the penalties with ``clipped=True``; without the call they come after the clipping.
+        """Adds the gradients of the penalties with ``clipped=True``; without the call they are added after clipping.
 
-        Its place is after the backward pass, or ``scaler.unscale_(optimizer)``, and before gradients are clipped.
+        Call it after the backward pass, or ``scaler.unscale_(optimizer)``, and before gradients are clipped.
         """
         self._add_gradients(clipped=True)
         self._clipped_added = True
 
     def remove(self) -> None:
-        """Lets the optimizer step without the penalties; may be called more than once."""
+        """Detaches the penalties from the optimizer; may be called more than once."""
         self._hook.remove()
         for penalty in self.penalties:
             penalty.optimizers = [known for known in penalty.optimizers if known() is not self.optimizer]
@@ -104,7 +104,7 @@ class Attachment:
             nonlocal context
             with context():
                 loss = closure()
-            context = self._again
+            context = self._repeated
             self._apply()
             return loss
 
@@ -116,7 +116,7 @@ class Attachment:
             self._add_gradients(clipped=True)
         self._clipped_added = False
         self._add_gradients(clipped=False)
-        self._shrink()
+        self._decay_weights()
 
     def _add_gradients(self, clipped: bool) -> None:
         scale = getattr(self.optimizer, "grad_scale", None)  # a fused optimizer unscales in its own step
@@ -128,23 +128,30 @@ class Attachment:
         for penalty, groups in adding:  # all of them before any gradient is added
             if penalty.share is not None:
                 data = {weight: upcast([_gradient(weight)])[0] for group in groups for weight in group.weights}
-                penalty.share.observe(norm(data) if scale is None else norm(data) / scale, norm(penalty.slopes(groups)))
+                penalty.share.observe(
+                    norm(data) if scale is None else norm(data) / scale, norm(penalty.gradients_by_parameter(groups))
+                )
         for penalty, groups in adding:
             for factors, weights in groups:
-                gradients, factors = [_gradient(weight) for weight in weights], _times(penalty.scaled(factors), scale)
+                gradients, factors = (
+                    [_gradient(weight) for weight in weights],
+                    _multiply(penalty.scaled(factors), scale),
+                )
                 penalty.add_gradients([*map(local, gradients)], [*map(local, weights)], factors)
 
-    def _shrink(self) -> None:
-        skipped = getattr(self.optimizer, "found_inf", None)  # a fused optimizer may yet find that it must not step
+    def _decay_weights(self) -> None:
+        skipped = getattr(
+            self.optimizer, "found_inf", None
+        )  # of a gradient scaler: a fused optimizer skips the step itself
         for penalty in self.penalties:
             for settings in self.optimizer.param_groups if penalty.mode == "decoupled" else []:
                 lr = settings["lr"] if skipped is None else settings["lr"] * (1 - skipped)
                 for factors, weights in self._held(penalty, [settings]):
                     parts = [local(weight) for weight in weights if weight.grad is not None]
-                    penalty.add_gradients(parts, parts, _times(penalty.scaled(factors), -lr))
+                    penalty.add_gradients(parts, parts, _multiply(penalty.scaled(factors), -lr))
 
     def _held(self, penalty: Attachable, param_groups: list[dict[str, Any]]) -> list[Group]:
-        """Returns what the penalty counts of the optimizer's parameters; nothing if there was no backward pass."""
+        """Returns the penalized parameters that the optimizer holds; none if there was no backward pass."""
         held = {id(parameter) for settings in param_groups for parameter in settings["params"]}
         groups = [
             Group(factors, [weight for weight in weights if id(weight) in held])
@@ -159,15 +166,17 @@ class Attachment:
         held = {id(parameter) for settings in self.optimizer.param_groups for parameter in settings["params"]}
         weights = [weight for group in penalty.groups(self.module) for weight in group.weights]
         if weights and not any(id(weight) in held for weight in weights):
-            raise ValueError("`optimizer` must hold parameters of `module` that the penalty counts, and it holds none.")
+            raise ValueError(
+                "`optimizer` must hold parameters of `module` that are penalized, and it holds none of them."
+            )
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:
-    """Returns the gradient; where the data gave none, zeros to add to, as in mode ``"loss"``."""
+    """Returns the gradient, zeros where the loss gave none: such weights are penalized too, as in mode ``"loss"``."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad
 
 
-def _times(factors: Coefficients, scale: float | Tensor | None) -> Coefficients:
+def _multiply(factors: Coefficients, scale: float | Tensor | None) -> Coefficients:
     return factors if scale is None else [factor * scale for factor in factors]

@@ -1,4 +1,4 @@
-"""What a penalty is."""
+"""Base class of penalties: regularizers on the parameters of a module."""
 
 import math
 from abc import ABC, abstractmethod
@@ -34,25 +34,24 @@ class Penalty(nn.Module, ABC):
 
     .. math:: P = \sum_w \lambda_w \, \text{scale}(w) \, R(w).
 
-    A new one is one small class that says what :math:`R` is, by :meth:`measure`, and its derivative, by
-    :meth:`gradients`, both for many tensors at a time. A penalty on activations needs no class: it is a term like any
-    other, ``criterion({"data": loss, "sparsity": h.abs().mean()})``.
+    A subclass computes :math:`R` in :meth:`measure` and its derivative in :meth:`gradients`, for a list of tensors. A
+    penalty on activations needs no class: it is a term, ``criterion({"data": loss, "sparsity": h.abs().mean()})``.
 
-    Weights count; biases and the parameters of norms do not (tensors of fewer than two dimensions), unless ``include``
-    or ``exclude`` say so. Frozen parameters never count, and tied ones count once.
+    Weights are penalized; biases and the parameters of normalization layers (tensors of fewer than two dimensions) are
+    not, unless ``include`` or ``exclude`` select them. Frozen parameters are never penalized, tied ones once.
 
     Args:
-        strength: :math:`\lambda`: a number, or a mapping of patterns to numbers, in which the first pattern that
-            matches a parameter's name counts; a parameter that none matches is not penalized.
+        strength: :math:`\lambda`: a number, or a mapping of patterns to numbers, of which the first that matches
+            a parameter's name is used; a parameter that none matches is not penalized.
         normalization: The scale of a tensor: ``"sum"``, ``"mean"``, ``"tensor_mean"`` or ``"fan"``; see
             :func:`lossbalance.penalties.normalization.scale`.
-        include: Regular expressions. If given, exactly the parameters of whose names one matches (``re.search``) count.
-        exclude: Regular expressions. The parameters of whose names one matches do not count.
+        include: Regular expressions. If given, only the parameters whose name matches one (``re.search``) count.
+        exclude: Regular expressions. The parameters whose name matches one are not penalized.
         num_samples: The number of training samples, by which the penalty is divided: that of a mean loss
             (Bengio 2012, https://arxiv.org/abs/1206.5533).
         mode: ``"loss"``: it is part of the total. ``"gradient"``: its gradient is added to ``.grad`` before the
-            optimizer's update, the same step without the cost. ``"decoupled"``: the weights shrink by the learning
-            rate times its gradient, past the optimizer, as in AdamW. The last two need :meth:`attach`.
+            optimizer's update, the same step without the cost. ``"decoupled"``: the learning
+            rate times its gradient is subtracted from the weights, as in AdamW. The last two need :meth:`attach`.
         share: In place of a number for ``strength``: the norm of the penalty's gradient as a share of the norm of the
             data's gradient over the same weights, held by a running average. Free in mode ``"gradient"``; in mode
             ``"loss"`` the criterion takes the data's gradient by a second backward pass. With a mapping for
@@ -62,9 +61,9 @@ class Penalty(nn.Module, ABC):
 
     Raises:
         TypeError: If a strength is neither a number nor a mapping, or a pattern is not a string.
-        ValueError: If a strength is negative or not finite, a pattern no regular expression, a word unknown,
-            ``num_samples`` or ``share`` not positive, or settings exclude each other; when called, if a pattern
-            matches no parameter.
+        ValueError: If a strength is negative or not finite, a pattern no regular expression, ``mode`` or
+            ``normalization`` unknown, ``num_samples`` or ``share`` not positive, or arguments exclude each other; when
+            called, if a pattern matches no parameter.
 
     Example:
         >>> class Norm(Penalty):  # R(w) is the norm of w
@@ -103,8 +102,8 @@ class Penalty(nn.Module, ABC):
             1.0 if num_samples is None else check_positive("num_samples", num_samples),
         )
         self.share = None if share is None else GradientShare(check_share(share, strength, mode))
-        self.factor = 1.0  # what a schedule multiplies the strength by
-        self.optimizers: list[ReferenceType[Optimizer]] = []  # those whose steps apply the penalty
+        self.factor = 1.0  # of a schedule, on top of the strength
+        self.optimizers: list[ReferenceType[Optimizer]] = []  # the optimizers whose steps apply the penalty
         self._module: ReferenceType[nn.Module] | None = None
         self._selection: Selection | None = None
 
@@ -113,7 +112,7 @@ class Penalty(nn.Module, ABC):
         """Returns the sum over ``weights`` of factor times R, ``[]``.
 
         Args:
-            weights: Tensors that are counted alike, in fp32 or wider.
+            weights: Tensors of equal factors, in fp32 or wider.
             factors: Strength times scale, one for each part of the penalty; most have one part.
         """
 
@@ -122,7 +121,7 @@ class Penalty(nn.Module, ABC):
         """Returns factor times the derivative of R by each of ``weights``, as new tensors; else as :meth:`measure`."""
 
     def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients) -> None:
-        """Adds :meth:`gradients` to ``into``, in place; to be overridden where that can be done in one pass."""
+        """Adds :meth:`gradients` to ``into``, in place; override it where one pass does."""
         torch._foreach_add_(into, self.gradients(upcast(weights), factors))
 
     def forward(self, module: nn.Module) -> Tensor:
@@ -137,7 +136,7 @@ class Penalty(nn.Module, ABC):
         return PenaltyValue.apply(self.measure, self.gradients, shape, *weights)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
-        """Lets each step of the optimizer apply the penalty to ``module``; for the modes other than ``"loss"``.
+        """Applies the penalty to ``module`` in each step of the optimizer; for the modes other than ``"loss"``.
 
         ::
 
@@ -147,18 +146,20 @@ class Penalty(nn.Module, ABC):
         return Attachment([self], optimizer, module)
 
     def update_share(self, total: Tensor, module: nn.Module) -> None:
-        """Moves the strength that ``share`` amounts to, if it is in use, by the gradient of the total at hand."""
+        """Updates the strength that ``share`` amounts to, if it is used, from the gradient of the total."""
         if self.share is None:
             return
         check_not_sharded(module)
         groups = self.groups(module)
         weights = [weight for group in groups for weight in group.weights]
         gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)
-        found = zip(weights, gradients, strict=True)
-        data = norm({weight: upcast([gradient])[0] for weight, gradient in found if gradient is not None})
+        pairs = zip(weights, gradients, strict=True)
+        data = norm({weight: upcast([gradient])[0] for weight, gradient in pairs if gradient is not None})
         with torch.no_grad():
-            data = torch.where(total.isfinite(), data, torch.nan)  # also where what is not finite has no gradient
-            self.share.observe(sum_over_ranks(data) / world_size(), norm(self.slopes(groups)))
+            data = torch.where(
+                total.isfinite(), data, torch.nan
+            )  # also where the loss that is not finite has no gradient
+            self.share.observe(sum_over_ranks(data) / world_size(), norm(self.gradients_by_parameter(groups)))
 
     @property
     def is_applied(self) -> bool:
@@ -167,7 +168,7 @@ class Penalty(nn.Module, ABC):
 
     @property
     def effective_strength(self) -> Strength | Tensor:
-        """The strength; with ``share``, the one that it amounts to at present, ``[]``, and 0 before the first step."""
+        """The strength; with ``share``, the present one, ``[]``, which is 0 before the first step."""
         strength = self.strength if self.share is None else self.share.strength
         if isinstance(strength, Mapping):
             return {pattern: self.factor * value for pattern, value in strength.items()}
@@ -175,12 +176,12 @@ class Penalty(nn.Module, ABC):
 
     @torch.no_grad()
     def value(self) -> Tensor:
-        """Returns the penalty as it is now on the module that it was last used on, ``[]``; nan if there was none."""
+        """Returns the present value of the penalty on the module that it was last used on, ``[]``; nan without one."""
         return torch.tensor(math.nan) if self.module is None else self(self.module)
 
     @property
     def module(self) -> nn.Module | None:
-        """The module that the penalty was last used on, if it is still there."""
+        """The module that the penalty was last used on, if it still exists."""
         return None if self._module is None else self._module()
 
     def remember_module(self, module: nn.Module) -> None:
@@ -188,14 +189,14 @@ class Penalty(nn.Module, ABC):
         self._module = ref(module)
 
     def groups(self, module: nn.Module) -> list[Group]:
-        """Returns the parameters of ``module`` that count, in groups of equal factors.
+        """Returns the penalized parameters of ``module``, in groups of equal factors.
 
-        They are looked up by name once, and again only after the module's parameters have changed.
+        Names are matched once, and again only after the module's parameters have changed.
 
         Raises:
             ValueError: If a pattern matches no parameter.
         """
-        if torch.compiler.is_compiling():  # the compiler looks them up once, and guards what it has seen
+        if torch.compiler.is_compiling():  # traced once; guards see to changes
             return self.rule.groups(module)
         self.remember_module(module)
         parameters = list(module.parameters())
@@ -203,8 +204,8 @@ class Penalty(nn.Module, ABC):
             self._selection = Selection(self.rule, module)
         return self._selection.groups(parameters)
 
-    def slopes(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
-        """Returns this rank's part of the gradient by each weight of the groups, in fp32 or wider."""
+    def gradients_by_parameter(self, groups: Iterable[Group]) -> dict[nn.Parameter, Tensor]:
+        """Returns this rank's part of the gradient by each parameter of the groups, in fp32 or wider."""
         return {
             weight: gradient
             for factors, weights in groups
@@ -212,7 +213,7 @@ class Penalty(nn.Module, ABC):
         }
 
     def scaled(self, factors: Coefficients) -> Coefficients:
-        """Returns the factors times what a share and a schedule multiply the strength by."""
+        """Returns the factors times the factor of a schedule and the strength that a share amounts to."""
         if self.factor != 1:
             factors = [factor * self.factor for factor in factors]
         return factors if self.share is None else [factor * self.share.strength for factor in factors]

@@ -1,4 +1,4 @@
-"""The penalties of a criterion."""
+"""Collection of the penalties of a criterion, by name."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -11,15 +11,15 @@ from lossbalance.penalties.base import Penalty
 
 
 class Penalties(nn.ModuleDict):
-    """Computes the penalties that belong to a total, and sees to it that an optimizer applies the others.
+    """Computes the penalties in mode ``"loss"``, and warns if no optimizer applies one of the others.
 
     Args:
         penalties: By name; None for none.
-        terms: Names of the losses, which no penalty may have.
+        terms: Names of the losses, which are not allowed as names of penalties.
 
     Raises:
         TypeError: If ``penalties`` is not a mapping to penalties.
-        ValueError: If a name is that of a term, or cannot be one.
+        ValueError: If a name is that of a term, or no valid key of a module.
     """
 
     def __init__(self, penalties: Mapping[str, Penalty] | None, terms: tuple[str, ...]) -> None:
@@ -31,23 +31,23 @@ class Penalties(nn.ModuleDict):
         return cast("dict[str, Penalty]", dict(self.items()))
 
     def in_total(self, total: Tensor, module: nn.Module | None, warn: bool) -> dict[str, Tensor]:
-        """Returns the values of those that belong to the total.
+        """Returns the values of the penalties in mode ``"loss"``, by name.
 
         Args:
-            total: The weighted losses, whose gradient a penalty with a share looks at.
-            module: What the penalties are computed on.
-            warn: Whether to warn of a penalty that nobody applies.
+            total: The weighted losses; a penalty with a share takes their gradient.
+            module: The module whose parameters are penalized.
+            warn: Whether to warn of a penalty that is attached to no optimizer.
 
         Raises:
             TypeError: If ``module`` is not a module.
             ValueError: If it is missing.
         """
         if module is not None and not isinstance(module, nn.Module):
-            raise TypeError(f"`module` must be the module that the penalties are computed on, got {module!r}.")
+            raise TypeError(f"`module` must be the module whose parameters are penalized, got {module!r}.")
         values = {}
         for name, penalty in self.by_name.items():
             if penalty.mode != "loss":
-                self._leave_to_the_optimizer(name, penalty, module, warn)
+                self._check_applied(name, penalty, module, warn)
                 continue
             if module is None:
                 raise ValueError(f"`module` must be given for the penalty {name!r}, got None.")
@@ -56,15 +56,15 @@ class Penalties(nn.ModuleDict):
             values[name] = penalty(module)
         return values
 
-    def _leave_to_the_optimizer(self, name: str, penalty: Penalty, module: nn.Module | None, warn: bool) -> None:
+    def _check_applied(self, name: str, penalty: Penalty, module: nn.Module | None, warn: bool) -> None:
         if torch.compiler.is_compiling():
             return
         if module is not None:
             penalty.remember_module(module)
         if self.training and warn and not penalty.is_applied:
             warn_user(
-                f"nobody applies the penalty {name!r}, which is in mode {penalty.mode!r}: call "
-                "`criterion.attach(optimizer, module)` once, when the optimizer is made.",
+                f"penalty {name!r} has mode={penalty.mode!r} but is attached to no optimizer: call "
+                "`criterion.attach(optimizer, module)` once, after making the optimizer.",
             )
 
 

@@ -1,4 +1,4 @@
-"""Tensors of which each rank holds a part (DTensor), as ``fully_shard`` makes them, beside ordinary ones."""
+"""DTensor helpers: layouts, local parts and norms of sharded parameters, beside ordinary ones."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def layout(tensor: Tensor) -> Any:
-    """Returns how the tensor is spread over ranks; None for an ordinary one."""
+    """Returns the mesh and the placements of a DTensor; None for an ordinary tensor."""
     return (tensor.device_mesh, tensor.placements) if _is_dtensor(tensor) else None  # type: ignore[attr-defined]
 
 
@@ -20,10 +20,10 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def check_not_sharded(module: nn.Module) -> None:
-    """Refuses to differentiate by the parameters of ``fully_shard``, which come and go in the course of a step.
+    """Refuses to differentiate by the parameters of ``fully_shard``, which are gathered and freed within a step.
 
     Raises:
-        TypeError: If it was applied to a part of the module.
+        TypeError: If ``fully_shard`` was applied to a part of the module.
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is not None and any(isinstance(part, fsdp.FSDPModule) for part in module.modules()):
@@ -34,7 +34,7 @@ def check_not_sharded(module: nn.Module) -> None:
 
 
 def to_dtensor(part: Tensor, like: Tensor) -> Tensor:
-    """Returns the tensor of which ``part`` is this rank's part, spread as ``like`` is."""
+    """Returns the DTensor with the local part ``part`` and the layout of ``like``."""
     if not _is_dtensor(like):
         return part
     from torch.distributed.tensor import DTensor
@@ -44,7 +44,7 @@ def to_dtensor(part: Tensor, like: Tensor) -> Tensor:
 
 
 def sum_over_parts(value: Tensor, like: Tensor) -> Tensor:
-    """Returns the sum of ``value`` over the ranks that hold other parts of ``like`` than this one."""
+    """Returns the sum of ``value`` over the ranks that ``like`` is sharded over."""
     if not _is_dtensor(like):
         return value
     mesh, placements = layout(like)
@@ -56,15 +56,15 @@ def sum_over_parts(value: Tensor, like: Tensor) -> Tensor:
 
 
 def norm(parts: Mapping[nn.Parameter, Tensor]) -> Tensor:
-    """Returns the norm, ``[]``, of tensors of which each rank has its part, given by the parameter they belong to."""
-    alike: dict[Any, list[nn.Parameter]] = {}
+    """Returns the norm, ``[]``, of all tensors together, given the local part of each by its parameter."""
+    by_layout: dict[Any, list[nn.Parameter]] = {}
     for weight in parts:
-        alike.setdefault(layout(weight), []).append(weight)
+        by_layout.setdefault(layout(weight), []).append(weight)
     squares = [
         sum_over_parts(
             torch.stack(torch._foreach_norm([parts[weight] for weight in weights])).square().sum(), weights[0]
         )
-        for weights in alike.values()
+        for weights in by_layout.values()
     ]
     return sum(squares, start=torch.zeros(())).sqrt()
 

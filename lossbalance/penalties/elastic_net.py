@@ -1,4 +1,4 @@
-"""Absolute values and squares together."""
+"""Elastic net: the sum of absolute values and the sum of squares."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The sum of absolute values."""
+"""L1 penalty (lasso): the sum of absolute values."""
 
 import torch
 from torch import Tensor

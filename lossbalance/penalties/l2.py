@@ -1,4 +1,4 @@
-"""The sum of squares."""
+"""L2 penalty (ridge, weight decay): the sum of squares."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The scale on which a tensor's penalty is measured."""
+"""Normalizations: the scale on which the penalty of a tensor is measured."""
 
 from typing import Literal, get_args
 
@@ -24,14 +24,14 @@ def check_normalization(value: object) -> Normalization:
 
 
 def scale(normalization: Normalization, weight: Tensor, owner: nn.Module, attribute: str, count: int) -> float:
-    """Returns what the penalty of one tensor is multiplied by.
+    """Returns the factor of the penalty of one tensor.
 
     Args:
-        normalization: ``"sum"``: 1; ``"mean"``: one over all penalized weights; ``"tensor_mean"``: one over the
-            tensor's own; ``"fan"``: its two fans over its own.
+        normalization: ``"sum"``: 1; ``"mean"``: 1 over the number of all penalized weights; ``"tensor_mean"``: 1
+            over that of the tensor; ``"fan"``: fan-in plus fan-out over that of the tensor.
         weight: The tensor.
-        owner: The module that computes with it.
-        attribute: The attribute of ``owner`` that it is.
+        owner: The module that uses it.
+        attribute: Its name in ``owner``.
         count: The number of all penalized weights.
     """
     if normalization == "sum":
@@ -42,11 +42,11 @@ def scale(normalization: Normalization, weight: Tensor, owner: nn.Module, attrib
 
 
 def fans(weight: Tensor, owner: nn.Module, attribute: str) -> tuple[int, int]:
-    """Returns fan-in and fan-out: how many inputs one output meets, and how many outputs one input.
+    """Returns fan-in and fan-out: the number of inputs of one output, and of outputs of one input.
 
-    Where ``torch.nn.init`` reads them off the shape alone, the groups and the direction of a convolution count here,
-    and the stacked projections of attention are matrices of their own. A tensor of fewer than two dimensions, such as
-    a bias, is the column by which a constant input of 1 is multiplied.
+    ``torch.nn.init`` takes them from the shape alone; here the groups and the direction of a convolution are taken into
+    account, and the stacked projections of attention are separate matrices. A tensor of fewer than two dimensions, such
+    as a bias, is the column of a constant input of 1.
     """
     if weight.ndim < 2:
         return 1, weight.numel()

@@ -1,4 +1,4 @@
-"""Which parameters of a module a penalty counts, and by what factor."""
+"""Selection of the penalized parameters of a module by name, and the factor of each."""
 
 import re
 import weakref
@@ -17,15 +17,15 @@ Coefficients = Sequence[float | Tensor]
 
 
 class Group(NamedTuple):
-    """Parameters that are counted alike."""
+    """Penalized parameters of equal factors."""
 
     factors: Coefficients
-    """What each part of the penalty is multiplied by: strength, times scale, over the number of samples."""
+    """Strength times scale over the number of samples, for each part of the penalty."""
     weights: list[nn.Parameter]
 
 
 class Rule(NamedTuple):
-    """What a penalty was told about the parameters that it counts."""
+    """The arguments of a penalty that select parameters and scale them."""
 
     strengths: dict[str, Strength]
     """For each part of the penalty, by the name of the argument."""
@@ -35,7 +35,7 @@ class Rule(NamedTuple):
     num_samples: float
 
     def groups(self, module: nn.Module) -> list[Group]:
-        """Returns the parameters of ``module`` that count, in groups of equal factors.
+        """Returns the penalized parameters of ``module``, in groups of equal factors.
 
         Raises:
             ValueError: If a pattern matches no parameter.
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
             if candidate.names not in excluded
             and (candidate.names in included if self.include is not None else candidate.weight.ndim >= 2)
         ]
-        parts = zip(*(_spread(name, strength, chosen) for name, strength in self.strengths.items()), strict=True)
+        parts = zip(*(_strengths(name, strength, chosen) for name, strength in self.strengths.items()), strict=True)
         trained = [
             (candidate, [strength or 0.0 for strength in strengths])
             for candidate, strengths in zip(chosen, parts, strict=True)
@@ -60,13 +60,13 @@ class Rule(NamedTuple):
         for candidate, strengths in trained:
             _, weight, owner, attribute = candidate
             factor = scale(self.normalization, weight, owner, attribute, count) / self.num_samples
-            alike = tuple(strength * factor for strength in strengths), layout(candidate.weight)
-            found.setdefault(alike, []).append(candidate.weight)
+            key = tuple(strength * factor for strength in strengths), layout(candidate.weight)
+            found.setdefault(key, []).append(candidate.weight)
         return [Group(factors, weights) for (factors, _), weights in found.items()]
 
 
 class Selection:
-    """The groups that a rule found in a module, without keeping the module or its parameters alive."""
+    """The groups of a rule in a module, which keep neither the module nor its parameters alive."""
 
     def __init__(self, rule: Rule, module: nn.Module) -> None:
         parameters = list(module.parameters())
@@ -77,14 +77,14 @@ class Selection:
         ]
 
     def fits(self, parameters: list[nn.Parameter]) -> bool:
-        """Whether the module still has the parameters that were looked up, each as trainable as it was."""
+        """Whether the module still has these parameters, and each is trained or frozen as it was."""
         return len(parameters) == len(self._seen) and all(
             seen() is parameter and trained == parameter.requires_grad
             for parameter, (seen, trained) in zip(parameters, self._seen, strict=True)
         )
 
     def groups(self, parameters: list[nn.Parameter]) -> list[Group]:
-        """Returns the groups, made of those of the module's parameters that count."""
+        """Returns the groups of the module's parameters."""
         return [Group(factors, [parameters[i] for i in positions]) for factors, positions in self._groups]
 
 
@@ -92,7 +92,7 @@ class _Candidate(NamedTuple):
     names: tuple[str, ...]  # several where parameters are tied
     weight: nn.Parameter
     owner: nn.Module
-    attribute: str  # by which the owner uses it
+    attribute: str  # its name in the owner
 
     def matches(self, pattern: str) -> bool:
         return any(re.search(pattern, name) for name in self.names)
@@ -110,7 +110,7 @@ def _candidates(module: nn.Module) -> Iterator[_Candidate]:
 
 
 def _user(prefix: str, attribute: str, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, str]:
-    """Returns the module that computes with a parameter, and as which attribute, also through a parametrization."""
+    """Returns the module that uses a parameter, also through a parametrization, and the name that it has there."""
     if isinstance(modules[prefix], ParametrizationList) and attribute == "original":  # and not one part of several
         parent, _, name = f".{prefix}".rpartition(".parametrizations.")
         return modules[parent.lstrip(".")], name
@@ -124,7 +124,7 @@ def _matching(argument: str, patterns: Iterable[str], candidates: list[_Candidat
     return [candidate for candidate in candidates if any(map(candidate.matches, patterns))]
 
 
-def _spread(argument: str, strength: Strength, candidates: list[_Candidate]) -> list[float | None]:
+def _strengths(argument: str, strength: Strength, candidates: list[_Candidate]) -> list[float | None]:
     """Returns the strength of each candidate: that of the first pattern that matches, or None."""
     if not isinstance(strength, Mapping):
         return [strength] * len(candidates)

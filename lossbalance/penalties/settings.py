@@ -1,4 +1,4 @@
-"""What a penalty may be told."""
+"""Validation of the arguments of a penalty."""
 
 import math
 import re
@@ -51,7 +51,7 @@ def check_strength(argument: str, strength: object) -> Strength:
 
 
 def check_clipped(clipped: bool, mode: str) -> bool:
-    """Returns ``clipped`` once it says something in this mode.
+    """Returns ``clipped`` once it has an effect in this mode.
 
     Raises:
         ValueError: If it is true in another mode than ``"gradient"``.
@@ -65,7 +65,7 @@ def check_clipped(clipped: bool, mode: str) -> bool:
 
 
 def check_share(share: object, strength: object, mode: str) -> float:
-    """Returns the share once it is positive and finite, and goes with the other settings.
+    """Returns the share once it is positive and finite, and the other arguments allow it.
 
     Raises:
         TypeError: If it is not a number.

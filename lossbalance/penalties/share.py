@@ -1,4 +1,4 @@
-"""The strength at which a penalty's gradient keeps its share."""
+"""Gradient share: adapts the strength of a penalty to the norm of the data's gradient."""
 
 from collections.abc import Callable
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.precision import keep_precision
 
-_DECAY = 0.9  # of the running average: the noise of the batches averages out over about ten steps
+_DECAY = 0.9  # of the running average: over about ten steps
 
 
 class GradientShare(DeferredModule):
-    r"""Finds the strength at which a penalty's gradient has a given share of the norm of the data's.
+    r"""Computes the strength at which a penalty's gradient has a given share of the norm of the data's.
 
     .. math:: \lambda = \text{share} \cdot \frac{\overline{\|\nabla L\|}}{\|\nabla R\|},
 
     where the bar is a running average over the steps, corrected for its start. A step whose gradient is not finite
-    leaves no trace. Where :math:`\nabla L` or :math:`\nabla R` vanishes, so does :math:`\lambda`.
+    changes nothing. Where :math:`\nabla L` or :math:`\nabla R` vanishes, so does :math:`\lambda`.
 
     Args:
         share: The norm of the penalty's gradient over that of the data's; a tensor for many networks at a time.
@@ -33,11 +33,11 @@ class GradientShare(DeferredModule):
         shape = torch.as_tensor(share).shape
         self.register_buffer("strength", torch.zeros(shape))
         self.register_buffer("average", torch.zeros(shape))
-        self.register_buffer("weight", torch.zeros(shape))  # of all steps so far in the average: 1 in the long run
+        self.register_buffer("weight", torch.zeros(shape))  # sum of the coefficients of the average so far: tends to 1
 
     @torch.no_grad()
     def observe(self, data: Tensor, penalty: Tensor) -> None:
-        """Moves the strength by one step.
+        """Updates the strength by one step.
 
         Args:
             data: The norm of the data's gradient over the penalized weights, of the shape of ``share``.

@@ -1,4 +1,4 @@
-"""The value of a penalty, as one node of the graph."""
+"""Penalty value: one node of the autograd graph for all penalized parameters."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -13,11 +13,11 @@ from lossbalance.penalties.selection import Coefficients
 Measure = Callable[[list[Tensor], Coefficients], Tensor]
 Differentiate = Callable[[list[Tensor], Coefficients], list[Tensor]]
 Shape = list[tuple[Coefficients, int]]
-"""Of each group of parameters: its factors, and how many tensors it has."""
+"""The factors and the number of tensors of each group of parameters."""
 
 
 class PenaltyValue(torch.autograd.Function):
-    """The value of all groups, as one node of the graph."""
+    """Computes the penalty of all groups, as one node of the autograd graph."""
 
     @staticmethod
     def forward(measure: Measure, gradients: Differentiate, shape: Shape, *weights: Tensor) -> Tensor:

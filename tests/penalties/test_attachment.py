@@ -213,7 +213,7 @@ def test_attached_twice_is_refused_and_after_removal_the_steps_are_plain():
 
 
 def test_an_optimizer_of_other_parameters_is_refused():
-    with pytest.raises(ValueError, match="and it holds none"):
+    with pytest.raises(ValueError, match="and it holds none of them"):
         L2(0.05, mode="gradient").attach(torch.optim.SGD(make_net().parameters(), lr=0.1), make_net())
 
 
@@ -229,27 +229,29 @@ def test_the_criterion_attaches_what_is_not_in_its_total():
     torch.testing.assert_close(train(net, optimizer, criterion=criterion), in_the_loss(ElasticNet(0.01, 0.05)))
 
 
-def test_a_value_that_is_not_in_the_total_is_computed_when_somebody_looks(monkeypatch):
-    net, looks = make_net(), []
+def test_a_value_that_is_not_in_the_total_is_computed_when_it_is_read(monkeypatch):
+    net, calls = make_net(), []
     penalty = L2(0.05, mode="gradient")
     criterion = WeightedLoss(Equal(["data"]), penalties={"l2": penalty})
     measure = L2.measure
-    monkeypatch.setattr(L2, "measure", lambda self, *args: looks.append(1) or measure(self, *args))
+    monkeypatch.setattr(L2, "measure", lambda self, *args: calls.append(1) or measure(self, *args))
 
     total = criterion({"data": torch.tensor(3.0)}, module=net)
     last = criterion.last
 
-    assert (total.item(), last.losses["data"].item(), looks) == (3.0, 3.0, [])
+    assert (total.item(), last.losses["data"].item(), calls) == (3.0, 3.0, [])
     torch.testing.assert_close(last.penalties["l2"], L2(0.05)(net).detach())
     assert not last.penalties["l2"].requires_grad
-    assert len(looks) == 2
+    assert len(calls) == 2
 
 
-def test_a_penalty_that_nobody_applies_is_reported():
+def test_a_penalty_that_is_attached_to_no_optimizer_is_reported():
     criterion = WeightedLoss(Equal(["data"]), penalties={"l2": L2(0.05, mode="decoupled")})
     criterion({"data": torch.tensor(3.0)})
 
-    with pytest.warns(UserWarning, match="nobody applies the penalty 'l2'.*`criterion.attach"):
+    with pytest.warns(
+        UserWarning, match="penalty 'l2' has mode='decoupled' but is attached to no optimizer: call `criterion.attach"
+    ):
         criterion({"data": torch.tensor(3.0)})
 
 

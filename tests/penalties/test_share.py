@@ -71,7 +71,7 @@ def test_the_strength_it_amounts_to_can_be_read_and_used():
     torch.testing.assert_close(norm(of_fixed), 0.05 * norm(of_data))
 
 
-def test_a_step_that_is_not_finite_leaves_no_trace():
+def test_a_step_that_is_not_finite_changes_nothing():
     share = GradientShare(0.05)
     share.observe(torch.tensor(4.0), torch.tensor(2.0))
     before = copy.deepcopy(share.state_dict())
@@ -82,7 +82,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace():
     torch.testing.assert_close(dict(share.state_dict()), dict(before), rtol=0, atol=0)
 
 
-def test_a_loss_that_is_not_finite_and_has_no_gradient_leaves_no_trace():
+def test_a_loss_that_is_not_finite_and_has_no_gradient_changes_nothing():
     net, penalty = nn.Linear(3, 2), L2(share=0.1)
     criterion = WeightedLoss(Equal(["data", "given"]), penalties={"l2": penalty})
     data = net(torch.ones(4, 3)).square().mean()
@@ -102,7 +102,7 @@ def test_where_a_gradient_vanishes_the_strength_is_zero():
 
 
 @pytest.mark.parametrize("mode", ["loss", "gradient"])
-def test_a_resumed_run_equals_one_that_went_on(mode):
+def test_a_resumed_run_equals_an_uninterrupted_one(mode):
     def start():
         net = make_net()
         criterion = WeightedLoss(Equal(["data"]), penalties={"l2": L2(share=0.5, mode=mode)})
