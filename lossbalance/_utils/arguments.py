@@ -1,4 +1,4 @@
-"""Types of arguments for ``argparse``, each with one message for what it refuses."""
+"""Argument types for ``argparse``, each with one message for what it refuses."""
 
 import math
 from argparse import ArgumentTypeError

@@ -1,4 +1,4 @@
-"""Checks of what people type, each answered with one clear message: what must hold, what came in, the likely cure."""
+"""Checks of arguments: each failure is one message with what must hold, what came in and the likely cure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Which extra of the package brings what is missing."""
+"""Extras: maps missing packages to the extras that install them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +26,11 @@ def install_command(package: str) -> str | None:
 
 def explain_missing(error: ImportError) -> str | None:
     """Returns which package is missing and what installs it; None where no extra has it."""
-    words = (error.name or "").split(".") + str(error).replace("`", " ").replace("'", " ").split()
-    for word in words:
-        command = install_command(word)
+    candidates = (error.name or "").split(".") + str(error).replace("`", " ").replace("'", " ").split()
+    for candidate in candidates:
+        command = install_command(candidate)
         if command is not None:
-            return f"the package `{word}` is needed here and is not installed: {command}"
+            return f"the package `{candidate}` is needed here and is not installed: {command}"
     return None
 
 

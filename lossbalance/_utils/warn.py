@@ -1,4 +1,4 @@
-"""Warnings for whoever trains."""
+"""User warnings: one line each, with the run that they are about."""
 
 import warnings
 from collections.abc import Iterator

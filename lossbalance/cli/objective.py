@@ -22,7 +22,7 @@ def check_given(config: DictConfig) -> None:
 
 def set_direction(config: DictConfig) -> None:
     """Decides by the name of the objective whether it is to be small or large, where nobody has said."""
-    from lossbalance.sweeps.statistics import lower_is_better  # pandas and scipy: not before they are needed
+    from lossbalance.sweeps.comparison import lower_is_better  # pandas and scipy: not before they are needed
 
     objective = config.task.objective
     if objective.direction is None:

@@ -27,8 +27,8 @@ from lossbalance.cli.schema import register
 from lossbalance.cli.space import DEFAULT_SPACE, check_space, parse, suggest
 from lossbalance.cli.study import ask, check_name, name_study, open_study
 from lossbalance.cli.words import add_implied
+from lossbalance.sweeps.comparison import lower_is_better
 from lossbalance.sweeps.report import ReportOptions, write_report
-from lossbalance.sweeps.statistics import lower_is_better
 
 log = logging.getLogger(__name__)
 

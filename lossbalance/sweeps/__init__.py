@@ -1,1 +1,1 @@
-"""From a folder of runs to an answer: a table, pictures, a page, and one sentence that says what to use."""
+"""Reports on sweeps: tables, plots, a page and a recommendation from folders of runs; nothing here trains."""

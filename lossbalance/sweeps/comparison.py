@@ -1,4 +1,4 @@
-"""What repeated runs say about settings: means, spreads and paired differences."""
+"""Comparison of settings over repeated runs: means, spreads and paired differences."""
 
 import re
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Comparison:
 
     @cached_property
     def baseline(self) -> str | None:
-        """The setting that others are measured by; None if it did not run.
+        """The reference that other settings are compared with; None if it did not run.
 
         It is equal weighting where schemes differ, training without penalty where penalties do, both where both do.
         """
@@ -74,7 +74,7 @@ class Comparison:
 
     @cached_property
     def baseline_name(self) -> str:
-        """What the baseline is called in a sentence."""
+        """The name of the baseline in a sentence."""
         return " and ".join(self._plain)
 
     @cached_property
@@ -164,14 +164,16 @@ class Comparison:
 
     @cached_property
     def _plain(self) -> pd.DataFrame:
-        """By setting, whether it weighs all terms alike and has no penalty, as far as that tells settings apart."""
+        """By setting, whether it weighs all terms alike and has no penalty, as far as that distinguishes settings."""
         ran = self.settings.index[self.settings["n"] > 0]
-        told = self.runs.choices.loc[self._first_runs[ran]].set_axis(ran).reindex(columns=["loss", "alpha", "penalty"])
+        choices = (
+            self.runs.choices.loc[self._first_runs[ran]].set_axis(ran).reindex(columns=["loss", "alpha", "penalty"])
+        )
         terms = next((terms for terms in self.runs.info["terms"] if terms), ())
-        equal = told["loss"] == "equal"
+        equal = choices["loss"] == "equal"
         if not equal.any():
-            equal = np.isclose(told["alpha"].astype(float) * len(terms), 1, rtol=1e-6)
-        plain = pd.DataFrame({"equal weighting": equal, "training without penalty": told["penalty"] == "none"})
+            equal = np.isclose(choices["alpha"].astype(float) * len(terms), 1, rtol=1e-6)
+        plain = pd.DataFrame({"equal weighting": equal, "training without penalty": choices["penalty"] == "none"})
         return plain.loc[:, plain.any() & ~plain.all()]
 
     @cached_property

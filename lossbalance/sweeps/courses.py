@@ -1,4 +1,4 @@
-"""How losses, weights and gradient shares went while the networks trained: mean and band over seeds."""
+"""Learning curves of losses, weights and gradient shares: mean and band over runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lossbalance.sweeps.comparison import Comparison
 from lossbalance.sweeps.runs import Runs
-from lossbalance.sweeps.style import LOOKS, STYLE, shorten, use_logarithm
+from lossbalance.sweeps.style import SERIES_STYLES, STYLE, shorten, use_logarithm
 
 QUANTITIES = {"loss": "loss, unweighted", "weight": "weight", "gradient_share": "share of the gradient"}
 _MOST_SETTINGS, _MOST_RUNS, _MOST_TERMS = 4, 50, 6
@@ -21,9 +21,9 @@ _DECADES = 30.0  # values further apart than this factor are drawn on a logarith
 
 def choose_settings(comparison: Comparison) -> list[str]:
     """Returns the settings whose courses are shown: the best, the baseline, the one-standard-error choice, the next."""
-    told = [comparison.best, comparison.baseline, comparison.one_standard_error, *comparison.settings.index]
+    named = [comparison.best, comparison.baseline, comparison.one_standard_error, *comparison.settings.index]
     ran = comparison.settings.index[comparison.settings["n"] > 0]
-    return [name for name in dict.fromkeys(told) if name in ran][:_MOST_SETTINGS]
+    return [name for name in dict.fromkeys(named) if name in ran][:_MOST_SETTINGS]
 
 
 def read_courses(runs: Runs, settings: Sequence[str]) -> pd.DataFrame:
@@ -67,12 +67,12 @@ def draw_courses(courses: pd.DataFrame, quantity: str, settings: Sequence[str]) 
 
 def _draw_term(axes: Axes, course: pd.DataFrame, settings: Sequence[str]) -> None:
     axes.grid(True)
-    for look, setting in zip(LOOKS, settings, strict=False):
+    for style, setting in zip(SERIES_STYLES, settings, strict=False):
         own = course[course["setting"] == setting].sort_values("epoch")
-        axes.fill_between(own["epoch"], own["low"], own["high"], color=look["color"], alpha=0.2, linewidth=0)
+        axes.fill_between(own["epoch"], own["low"], own["high"], color=style["color"], alpha=0.2, linewidth=0)
         every = max(len(own) // 8, 1)
         axes.plot(
-            own["epoch"], own["mean"], label=shorten(setting), linewidth=1.2, markevery=every, markersize=4, **look
+            own["epoch"], own["mean"], label=shorten(setting), linewidth=1.2, markevery=every, markersize=4, **style
         )
     low, high = course["low"].min(), course["high"].max()
     if 0 < low * _DECADES < high:

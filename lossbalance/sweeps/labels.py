@@ -1,4 +1,4 @@
-"""Labels beside points, where there is room for them."""
+"""Label placement: texts beside points, where there is room for them."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

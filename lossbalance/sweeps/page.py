@@ -1,4 +1,4 @@
-"""One HTML file that holds a whole report: it needs no network, and nothing beside it."""
+"""Self-contained HTML page of a report: no network, no other file."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _MOST_ROWS = 1000
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page: its SVG, and what it says in words."""
+    """A picture of the page: its SVG and its caption."""
 
     svg: str
     caption: str
@@ -26,7 +26,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one task."""
+    """The part of the page about one task."""
 
     title: str
     verdict: str
@@ -39,7 +39,7 @@ class Section:
     facts: str
 
 
-def render(title: str, sections: Sequence[Section]) -> str:
+def render(title: str, origin: str, sections: Sequence[Section]) -> str:
     """Returns the page: what comes from runs is escaped, and a policy in the page forbids it to load anything."""
     environment = Environment(
         loader=PackageLoader("lossbalance.sweeps", "templates"),
@@ -50,7 +50,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
     )
     environment.filters.update(code=_code, inline=_inline, show=show)
     template = environment.get_template("report.html")
-    return template.render(title=title, sections=sections, most=_MOST_ROWS)
+    return template.render(title=title, origin=origin, sections=sections, most=_MOST_ROWS)
 
 
 def _code(sentence: str) -> Markup:

@@ -1,4 +1,4 @@
-"""The pictures that compare settings."""
+"""Plots that compare settings: trade-off, metric against a swept number, paired differences."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +14,10 @@ from lossbalance.sweeps.comparison import Comparison
 from lossbalance.sweeps.labels import Label, place_labels
 from lossbalance.sweeps.runs import show
 from lossbalance.sweeps.style import (
-    LOOKS,
     MARK,
     OTHERS,
     RING,
+    SERIES_STYLES,
     STYLE,
     add_legend,
     make_figure,
@@ -35,12 +35,12 @@ def draw_trade_off(trade_off: TradeOff, comparison: Comparison) -> Figure:
     with rc_context(STYLE):
         figure, axes = make_figure("What one metric costs the other")
         points = comparison.settings.drop(columns=["x", "y"], errors="ignore").join(trade_off.points, how="inner")
-        for look, name, series in _series(points, comparison):
+        for style, name, series in _series(points, comparison):
             curve = _is_curve(series, comparison.axis)
             axes.errorbar(
                 series["x"], series["y"], series["y_se"], series["x_se"], label=name,
                 elinewidth=0.8, markersize=5, linestyle="-" if curve else "", linewidth=1,
-                rasterized=len(series) > _MANY, **look,
+                rasterized=len(series) > _MANY, **style,
             )  # fmt: skip
         front = points[points["front"]].sort_values("x")
         axes.plot(front["x"], front["y"], linestyle=":", label="Pareto front", **RING)
@@ -63,13 +63,13 @@ def draw_curve(comparison: Comparison) -> Figure:
         axis, choice = str(comparison.axis), comparison.one_standard_error
         figure, axes = make_figure(f"{comparison.metric} by {axis}")
         ran = comparison.settings[comparison.settings["n"] > 0]
-        for look, name, series in _series(ran, comparison):
+        for style, name, series in _series(ran, comparison):
             if _is_curve(series, axis):
                 x = series[axis].astype(float)
-                axes.fill_between(x, series["low"], series["high"], color=look["color"], alpha=0.2, linewidth=0)
-                axes.plot(x, series["mean"], label=name, markersize=4, linewidth=1, **look)
+                axes.fill_between(x, series["low"], series["high"], color=style["color"], alpha=0.2, linewidth=0)
+                axes.plot(x, series["mean"], label=name, markersize=4, linewidth=1, **style)
             elif len(series) == 1:
-                axes.axhline(series["mean"].iloc[0], label=name, linestyle="--", linewidth=1, color=look["color"])
+                axes.axhline(series["mean"].iloc[0], label=name, linestyle="--", linewidth=1, color=style["color"])
         if choice is not None:
             chosen = ran.loc[choice]
             label = f"one standard error: {show(chosen[axis])}"
@@ -119,26 +119,26 @@ def _is_curve(series: pd.DataFrame, axis: str | None) -> bool:
 
 
 def _series(points: pd.DataFrame, comparison: Comparison) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
-    """Splits settings into those that differ along the swept number alone, each with its look; many share the last."""
+    """Splits settings into those that differ along the swept number alone, each with its style; many share the last."""
     names = comparison.series.reindex(points.index)
     order = list(dict.fromkeys(names))
-    own = order if len(order) <= len(LOOKS) else order[: len(LOOKS) - 1]
-    for look, name in zip(LOOKS, own, strict=False):
+    own = order if len(order) <= len(SERIES_STYLES) else order[: len(SERIES_STYLES) - 1]
+    for style, name in zip(SERIES_STYLES, own, strict=False):
         chosen = points[names == name]
-        yield look, shorten(name), chosen if comparison.axis is None else chosen.sort_values(comparison.axis)
+        yield style, shorten(name), chosen if comparison.axis is None else chosen.sort_values(comparison.axis)
     if len(own) < len(order):
         yield OTHERS, f"{len(order) - len(own)} others", points[~names.isin(own)]
 
 
 def _labels(points: pd.DataFrame, comparison: Comparison) -> list[Label]:
-    """Names each point by its number on the curve or by its setting; first come those that the text speaks of."""
-    axis, told = comparison.axis, {comparison.best, comparison.baseline, comparison.one_standard_error}
+    """Names each point by its number on the curve or by its setting; first those that the recommendation names."""
+    axis, named = comparison.axis, {comparison.best, comparison.baseline, comparison.one_standard_error}
     ends = {extreme for series in _ends(points, comparison) for extreme in series}
     labels = []
     for setting, row in points.iterrows():
         number = None if axis is None or pd.isna(row[axis]) else row[axis]
         text = shorten(str(setting).removeprefix("loss="), 28) if number is None else show(number)
-        rank = 0 if setting in told or setting in ends else 1 if row["front"] else 2
+        rank = 0 if setting in named or setting in ends else 1 if row["front"] else 2
         labels.append(Label(row["x"], row["y"], text, rank))
     return labels
 

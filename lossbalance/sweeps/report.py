@@ -1,4 +1,4 @@
-"""Turns folders of runs into ``report.html``, ``results.csv``, ``runs.csv`` and pictures."""
+"""Report of a sweep: ``report.html``, ``results.csv``, ``runs.csv`` and pictures from folders of runs."""
 
 import argparse
 import re
@@ -11,37 +11,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lossbalance import __version__
 from lossbalance._utils.checks import check_number
 from lossbalance._utils.files import write_bytes, write_text
 from lossbalance.sweeps import plots
+from lossbalance.sweeps.comparison import Comparison, lower_is_better
 from lossbalance.sweeps.courses import QUANTITIES, choose_settings, draw_courses, read_courses
 from lossbalance.sweeps.page import Picture, Section, render
 from lossbalance.sweeps.runs import Runs, read_runs, show
-from lossbalance.sweeps.statistics import (
-    Comparison,
-    TradeOff,
-    default_trade_off,
-    lower_is_better,
-    trade_off,
-    verdict,
-)
 from lossbalance.sweeps.style import png, svg
 from lossbalance.sweeps.tables import tabulate_cells, tabulate_results, tabulate_runs, write_csv
+from lossbalance.sweeps.trade_off import TradeOff, default_trade_off, trade_off
+from lossbalance.sweeps.verdict import verdict
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is to answer; what is left out, the runs decide.
+    """Options of a report; those that are not given are taken from the runs.
 
     Args:
         metric: What settings are ranked by; the objective of the runs by default.
         trade_off: The two metrics of the trade-off curve; those of the first two terms by default.
         minimize: Metrics that are to be small, whatever their names suggest.
         maximize: Metrics that are to be large.
-        margin: The smallest difference of the metric that is worth having; 1 % of the best mean by default.
+        margin: The smallest practically relevant difference of the metric; 1 % of the best mean by default.
 
     Raises:
-        ValueError: If the margin is negative or not finite.
+        ValueError: If the margin is negative or not finite, or a metric is to be small and large.
     """
 
     metric: str | None = None
@@ -51,6 +47,9 @@ class ReportOptions:
     margin: float | None = None
 
     def __post_init__(self) -> None:
+        both = sorted(set(self.minimize) & set(self.maximize))
+        if both:
+            raise ValueError(f"`minimize` and `maximize` must name different metrics, got {both} in both.")
         if self.margin is not None:
             finite = "a finite number, 0 or more, in the unit of the metric"
             check_number("margin", self.margin, finite, lambda number: 0 <= number < float("inf"))
@@ -59,8 +58,8 @@ class ReportOptions:
         """Whether a small value of the metric is a good one: as asked, as the runs say, or by its name."""
         if metric in self.minimize or metric in self.maximize:
             return metric in self.minimize
-        told = runs.info.loc[runs.info["objective"] == metric, "direction"].dropna()
-        return lower_is_better(metric) if told.empty else told.iloc[0] == "minimize"
+        recorded = runs.info.loc[runs.info["objective"] == metric, "direction"].dropna()
+        return lower_is_better(metric) if recorded.empty else recorded.iloc[0] == "minimize"
 
 
 def write_report(
@@ -78,7 +77,8 @@ def write_report(
 
     Raises:
         NoRunsError: If there is no run, or none that can be read.
-        ValueError: If no run has a metric that ``options`` names; the message lists those that exist.
+        ValueError: If no run, or no run of one task, has a metric that ``options`` names; the message lists those that
+            exist.
     """
     options = options or ReportOptions()
     runs = read_runs(folders)
@@ -96,13 +96,13 @@ def write_report(
         results.append(table)
     write_csv(pd.concat(results), out / "results.csv")
     write_csv(tabulate_runs(runs), out / "runs.csv")
-    page = render(", ".join(Path(folder).resolve().name for folder in folders), sections)
+    page = render(", ".join(filter(None, tasks)) or "lossbalance", _origin(folders), sections)
     write_text(out / "report.html", page)
     return "\n".join(section.verdict for section in sections)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``lossbalance report`` with these words, by default those of this process; returns its exit code."""
+    """Runs ``lossbalance report`` with these arguments, by default those of this process; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="lossbalance report", description="Turns folders of runs into a table, pictures and an answer."
     )
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minimize", action="append", default=[], metavar="METRIC", help="this metric is to be small")
     parser.add_argument("--maximize", action="append", default=[], metavar="METRIC", help="this metric is to be large")
     parser.add_argument("--margin", type=float, help=(
-        "the smallest difference of the metric that is worth having; 1 %% of the best mean by default"
+        "the smallest practically relevant difference of the metric; 1 %% of the best mean by default"
     ))  # fmt: skip
     given = parser.parse_args(arguments)
     try:
@@ -135,10 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(runs: Runs, options: ReportOptions, out: Path, prefix: str) -> tuple[Section, pd.DataFrame]:
     """Answers the question for one task, and writes its pictures."""
     metric = options.metric or _objective(runs)
+    runs.check_metric(metric)
     comparison = Comparison(runs, metric, options.lower(metric, runs))
     shown = []
     for name, caption, figure in _pictures(comparison, options):
-        drawing = svg(figure)
+        drawing = svg(figure, caption)
         write_text(out / f"{prefix}{name}.svg", drawing)
         write_bytes(out / f"{prefix}{name}.png", png(figure))
         shown.append(Picture(drawing, caption))
@@ -173,7 +174,8 @@ def _pictures(comparison: Comparison, options: ReportOptions) -> Iterator[tuple[
         x, y = pair
         curve = trade_off(comparison.runs, x, y, (options.lower(x, comparison.runs), options.lower(y, comparison.runs)))
         if len(curve.points):
-            caption = f"Means with their standard errors; better is up and to the right.{_front(curve)}"
+            caption = "Means with their standard errors; better is up and to the right."
+            caption += _front(curve) + _others(comparison.runs, options)
             yield "trade_off", caption, plots.draw_trade_off(curve, comparison)
     if comparison.axis is not None:
         caption = (
@@ -197,10 +199,23 @@ def _courses(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:
             yield f"course_{drawn}", caption, draw_courses(courses, drawn, settings)
 
 
+def _origin(folders: Sequence[str | Path]) -> str:
+    """Names the folders that the runs are from, and the version that wrote the report."""
+    return f"{', '.join(Path(folder).resolve().name for folder in folders)}; lossbalance {__version__}"
+
+
 def _front(curve: TradeOff) -> str:
     if np.isnan(curve.hypervolume):
         return ""
     return f" Hypervolume: the front dominates {curve.hypervolume:.1%} of the box from the worst to the best values."
+
+
+def _others(runs: Runs, options: ReportOptions) -> str:
+    """Says that there are further pairs of terms, where the first two were taken."""
+    count = max((len(terms) for terms in runs.info["terms"]), default=0)
+    if options.trade_off or count < 3:
+        return ""
+    return f" These are the first two of {count} terms; `--trade-off X Y` draws another pair."
 
 
 def _facts(comparison: Comparison) -> str:

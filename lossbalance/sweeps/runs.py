@@ -1,4 +1,4 @@
-"""Reads whatever runs left behind into one table, a row per run."""
+"""Runs as tables: a row per run, read from their folders."""
 
 import json
 import math
@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from lossbalance._utils.checks import did_you_mean
-from lossbalance.sweeps.summaries import find_runs, read_summary
+from lossbalance.sweeps.summary_files import find_runs, read_summary
 
 _NOT_CHOICES = {"seed", "fold", "resume", "ckpt_path", "experiment", "output_dir"}
 _OF_THE_MACHINE = {"trainer", "accelerator", "threads", "num_workers", "pin_memory", "logger", "save_dir", "dirpath"}
 _PATH = re.compile(r"(/|[A-Za-z]:\\).*[/\\]")  # up to the name of the file
-_UNTOLD = ["broken", "unfinished"]  # a run of which not all choices are known
+_INCOMPLETE = ["broken", "unfinished"]  # a run of which not all choices are known
 
 
 class NoRunsError(ValueError):
@@ -29,13 +29,13 @@ class NoRunsError(ValueError):
 class Runs:
     """What is known of each run: four frames with the same index, a row per run.
 
-    A *setting* is all that a run was told, except for seed and fold. Its name has only what tells it from the others.
+    A *setting* is the configuration of a run, except for seed and fold; its name has only what distinguishes it.
     """
 
     info: pd.DataFrame
     """``folder, status, message, task, loss, seed, fold, folds, seconds, objective, direction, terms, setting``."""
     choices: pd.DataFrame
-    """What the runs were told, by key."""
+    """The configuration of the runs, by key."""
     metrics: pd.DataFrame
     """The unweighted metrics, by name."""
     weights: pd.DataFrame
@@ -65,15 +65,15 @@ class Runs:
     @cached_property
     def common(self) -> dict[str, Any]:
         """The choices that all the runs share."""
-        return {key: column.iloc[0] for key, column in self._told.items() if column.nunique(dropna=False) == 1}
+        return {key: column.iloc[0] for key, column in self._known_choices.items() if column.nunique(dropna=False) == 1}
 
     @cached_property
     def distinguishing(self) -> list[str]:
-        """The choices that tell settings apart, words before what they stand for, none that says nothing new."""
+        """The choices that tell settings apart, names of groups before their values, none that is redundant."""
         distinguishing: list[str] = []
-        groups, count = np.zeros(len(self._told), dtype=int), 1
-        for key in sorted(self._told, key=lambda key: ("." in key, key not in ("task", "loss", "alpha"))):
-            finer = self._told.groupby([groups, key], dropna=False).ngroup().to_numpy()
+        groups, count = np.zeros(len(self._known_choices), dtype=int), 1
+        for key in sorted(self._known_choices, key=lambda key: ("." in key, key not in ("task", "loss", "alpha"))):
+            finer = self._known_choices.groupby([groups, key], dropna=False).ngroup().to_numpy()
             if finer.max(initial=0) + 1 > count:
                 distinguishing.append(key)
                 groups, count = finer, finer.max() + 1
@@ -89,9 +89,9 @@ class Runs:
         return [" ".join(part) or f"loss={loss}" for part, loss in zip(parts, self.info["loss"], strict=True)]
 
     @property
-    def _told(self) -> pd.DataFrame:
-        told = ~self.info["status"].isin(_UNTOLD)
-        return self.choices[told] if told.any() else self.choices
+    def _known_choices(self) -> pd.DataFrame:
+        found = ~self.info["status"].isin(_INCOMPLETE)
+        return self.choices[found] if found.any() else self.choices
 
     def check_metric(self, name: str) -> None:
         """Checks that some run has the metric.
@@ -100,8 +100,10 @@ class Runs:
             ValueError: If none has; the message lists those that exist.
         """
         if name not in self.metrics:
-            known = sorted(self.metrics)
-            raise ValueError(f"no run has the metric {name!r}{did_you_mean(name, known)}; those that exist: {known}.")
+            known, tasks = sorted(self.metrics), set(self.info["task"]) - {""}
+            of_task = f" of {tasks.pop()!r}" if len(tasks) == 1 else ""
+            near = did_you_mean(name, known)
+            raise ValueError(f"no run{of_task} has the metric {name!r}{near}; those that exist: {known}.")
 
 
 def read_runs(folders: Iterable[str | Path]) -> Runs:
@@ -166,7 +168,7 @@ def _info(summary: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, A
         "folder": summary["folder"],
         "status": status,
         "message": message,
-        "task": show(choices.get("task", "")),
+        "task": _name_task(choices),
         "loss": show(choices.get("loss", "")),
         "seed": choices.get("seed"),
         "fold": choices.get("fold"),
@@ -180,16 +182,22 @@ def _info(summary: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, A
 
 
 def _choices(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run was told: its flat config, or failing that its overrides."""
-    told = {key: summary[key] for key in ("task", "loss", "seed", "fold", "folds") if summary.get(key) is not None}
+    """The configuration of a run: flat, or failing that its overrides."""
+    found = {key: summary[key] for key in ("task", "loss", "seed", "fold", "folds") if summary.get(key) is not None}
     if summary.get("config"):
-        told |= summary["config"]
+        found |= summary["config"]
     else:
         overrides = [override.lstrip("+~") for override in summary.get("overrides") or []]
-        told |= dict(override.split("=", 1) for override in overrides if "=" in override)
-        if told.get("loss", "alpha") != "alpha":
-            told.pop("alpha", None)  # only that scheme reads it
-    return {key: _tidy(value) for key, value in told.items() if value is not None}
+        found |= dict(override.split("=", 1) for override in overrides if "=" in override)
+        if found.get("loss", "alpha") != "alpha":
+            found.pop("alpha", None)  # only that scheme reads it
+    return {key: _tidy(value) for key, value in found.items() if value is not None}
+
+
+def _name_task(choices: Mapping[str, Any]) -> str:
+    """Returns the name of what was trained: two files, or two sets of targets, are not one task."""
+    parts = [choices.get("task", ""), choices.get("task.path"), choices.get("task.targets")]
+    return " ".join(show(part) for part in parts if part is not None)
 
 
 def _is_choice(key: str) -> bool:
@@ -205,7 +213,7 @@ def _tidy(value: Any) -> Any:
     return _tidy_scalar(value)
 
 
-@lru_cache(maxsize=100_000, typed=True)  # thousands of runs are told nearly the same
+@lru_cache(maxsize=100_000, typed=True)  # thousands of runs have nearly the same settings
 def _tidy_scalar(value: str | int | float) -> str | int | float:
     try:
         number = float(f"{float(value):.10g}")

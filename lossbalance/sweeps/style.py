@@ -1,8 +1,9 @@
-"""How the pictures of a report look: small, so that they read on a phone, and told apart by shape as well as colour."""
+"""Style of the plots of a report: legible on a phone, series distinguished by shape as well as colour."""
 
 import io
 import re
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from lossbalance._utils.palette import INK, MUTED, PALETTE, PAPER
 
 MARK = PALETTE[0]
 """The first colour of the data; too dark for a dark page, which has one of its own."""
-LOOKS: list[dict[str, Any]] = [
+SERIES_STYLES: list[dict[str, Any]] = [
     {"color": color, "marker": marker} for color, marker in zip(PALETTE, "os^DvP", strict=False)
 ]
 OTHERS: dict[str, Any] = {"color": MUTED, "marker": "."}
@@ -87,12 +88,13 @@ def shorten(name: str, most: int = 56) -> str:
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
 
 
-def svg(figure: Figure) -> str:
-    """Returns the picture as SVG, the same for the same picture."""
+def svg(figure: Figure, description: str = "") -> str:
+    """Returns the picture as SVG, the same for the same picture, with a description for those who cannot see it."""
     buffer = io.StringIO()
     with rc_context(STYLE):
         figure.savefig(buffer, format="svg", facecolor=PAPER, metadata={"Date": None})
-    return buffer.getvalue()
+    text = buffer.getvalue()
+    return text.replace("<defs>", f"<title>{escape(description)}</title>\n <defs>", 1) if description else text
 
 
 def png(figure: Figure) -> bytes:

@@ -1,4 +1,4 @@
-"""The tables of a report."""
+"""Tables of a report: all numbers for ``results.csv``, cells for the page."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,8 +70,8 @@ def _cells(texts: Iterable[object], numbers: Iterable[object]) -> list[Cell]:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Writes numbers as numbers, and as text what a spreadsheet would take for a formula."""
-    words = {name: table[name].map(_as_text) for name in table if not is_numeric_dtype(table[name])}
-    table = table.assign(**words).rename(index=_as_text, columns=_as_text)
+    texts = {name: table[name].map(_as_text) for name in table if not is_numeric_dtype(table[name])}
+    table = table.assign(**texts).rename(index=_as_text, columns=_as_text)
     write_text(path, table.to_csv(float_format="%.10g", index_label=_as_text(table.index.name)))
 
 

@@ -1,4 +1,4 @@
-"""Two metrics of each setting against each other."""
+"""Trade-off between two metrics: Pareto front and hypervolume."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What to use, in one sentence, and how sure that is."""
+"""Recommendation of a report: one sentence on which setting to use, with its statistical support."""
 
 import math
 
@@ -16,12 +16,12 @@ _MOST = 1000  # pairs, beyond which nobody would wait
 def verdict(comparison: Comparison, margin: float | None = None) -> str:
     """Says in one sentence what to use, and how sure that is.
 
-    A difference is *better* when its interval leaves out 0, *not worth having* when the interval is inside the margin,
-    and otherwise there are *too few runs to say*.
+    A difference is *better* when its interval excludes 0, *not practically relevant* when the interval is inside the
+    margin, and otherwise there are *too few runs to say*.
 
     Args:
         comparison: The settings.
-        margin: The smallest difference of the metric that is worth having; 1 % of the best mean by default.
+        margin: The smallest practically relevant difference of the metric; 1 % of the best mean by default.
     """
     best, settings, metric = comparison.best, comparison.settings, comparison.metric
     if best is None:
@@ -40,11 +40,11 @@ def verdict(comparison: Comparison, margin: float | None = None) -> str:
         said = _judge_alone(comparison, best, standing, margin)
     else:
         said = _judge_against(comparison, best, standing, str(comparison.baseline), margin, count)
-    return said + _lucky(comparison, best) + "."
+    return said + _name_baseline(comparison, said) + _lucky(comparison, best) + "."
 
 
 def default_margin(comparison: Comparison) -> float:
-    """Returns the difference that is too small to be worth having: 1 % of the best mean."""
+    """Returns the smallest practically relevant difference by default: 1 % of the best mean."""
     return 0.0 if comparison.best is None else 0.01 * abs(comparison.settings.loc[comparison.best, "mean"])
 
 
@@ -60,7 +60,7 @@ def pairs_needed(difference: float, sd: float, margin: float, overlap: float = 0
     Args:
         difference: The mean of the paired differences.
         sd: Their standard deviation s.
-        margin: The smallest difference that is worth having.
+        margin: The smallest practically relevant difference.
         overlap: The size of a fold over that of the training data; 0 where runs share no data.
         comparisons: Among how many the best was chosen.
 
@@ -96,7 +96,8 @@ def _judge_alone(comparison: Comparison, best: str, standing: str, margin: float
         return f"Use `{best}`: it has {standing}; {near}"
     differences = comparison.differences(best).loc[rivals, ["low", "high"]].abs()
     if (differences <= margin).all(axis=None):
-        return f"No difference worth having: `{best}` has {standing}, but {_name(rivals)} within {margin:.3g} of it"
+        near = f"{_name(rivals)} within {margin:.3g} of it"
+        return f"No practically relevant difference: `{best}` has {standing}, but {near}"
     rival = comparison.settings.index[comparison.settings.index.isin(rivals)][0]
     return (
         f"The differences are within noise: `{best}` has {standing}, but {_name(rivals)} too close to tell apart; "
@@ -114,7 +115,7 @@ def _judge_against(comparison: Comparison, best: str, standing: str, baseline: s
     )
     if max(abs(pair["low"]), abs(pair["high"])) <= margin:
         return (
-            f"No difference worth having: `{best}` has {standing}, but its distance from {name}, {gap}, "
+            f"No practically relevant difference: `{best}` has {standing}, but its distance from {name}, {gap}, "
             f"is inside the margin of {margin:.3g}: either will do"
         )
     if not comparison.surely_differs(best, baseline):
@@ -128,7 +129,7 @@ def _judge_against(comparison: Comparison, best: str, standing: str, baseline: s
         return f"Use `{best}`: it has {standing}, better than {name} by {gap}; {near}"
     return (
         f"`{best}` is probably best: it has {standing}, better than {name} by {gap}, "
-        "but the best of so many owes something to luck, so confirm it with more seeds, "
+        f"but the best of {count} settings is biased upwards (selection), so confirm it with more seeds, "
         f"{_advise(comparison, best, baseline, margin, count - 1)}; {near}"
     )
 
@@ -140,10 +141,20 @@ def _advise(comparison: Comparison, setting: str, reference: str, margin: float,
         return "repeat with seed=0,1,2"
     needed = pairs_needed(pair["difference"], pair["sd"], margin, comparison.overlap, comparisons)
     if needed is None:
-        return "hundreds more seeds would not tell"
+        seen = comparison.differences(reference).loc[setting, ["low", "high"]].abs().max()
+        unlikely = f"more seeds are unlikely to settle it: no difference above {seen:.3g} can be seen"
+        return unlikely + (f", so take `{reference}`" if reference == comparison.baseline else ", so take either")
     folds = max(comparison.runs.info["fold"].nunique(), 1)
     more = max(math.ceil((needed - pair["pairs"]) / folds), 1)
     return f"about {more} more seed{'s' if more > 1 else ''} would tell"
+
+
+def _name_baseline(comparison: Comparison, said: str) -> str:
+    """Says which setting the baseline is, where a sentence has its name alone."""
+    baseline = comparison.baseline
+    if baseline is None or f"`{baseline}`" in said or comparison.baseline_name not in said:
+        return ""
+    return f"; {comparison.baseline_name} is `{baseline}`"
 
 
 def _lucky(comparison: Comparison, best: str) -> str:

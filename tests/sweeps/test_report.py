@@ -197,3 +197,36 @@ def test_thousands_of_runs_make_one_small_page(tmp_path):
         write_run(tmp_path / str(job), 0.5 + job % 7 / 100, job % 5, choices={"alpha": job // 5 / 400})
     write_report([tmp_path])
     assert Path(tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_two_files_and_two_sets_of_targets_are_two_tasks(tmp_path):
+    for job, (path, target) in enumerate([("a.csv", "y"), ("b.csv", "y"), ("a.csv", "z")]):
+        choices = {"task": "table", "task.path": f"/data/{path}", "task.targets": [target]}
+        write_run(tmp_path / str(job), 0.5, choices=choices)
+
+    said = write_report([tmp_path]).split("\n")
+
+    assert len(said) == 3
+    assert all(sentence.startswith("Only one setting") for sentence in said)
+    assert "table b.csv" in (tmp_path / "report.html").read_text()
+
+
+def test_a_metric_that_one_task_lacks_is_refused_with_those_that_it_has(tmp_path, capsys):
+    write_run(tmp_path / "a", 0.5, choices={"task": "two_digits"}, metrics={"val/own": 1.0})
+    write_run(tmp_path / "b", 0.5, choices={"task": "pinn"})
+
+    assert main([str(tmp_path), "--metric", "val/own"]) == 1
+
+    assert "no run of 'pinn' has the metric 'val/own'" in capsys.readouterr().err
+
+
+def test_a_metric_is_not_small_and_large(tmp_path, capsys):
+    write_run(tmp_path / "a", 0.5)
+    assert main([str(tmp_path), "--minimize", "m", "--maximize", "m"]) == 1
+    assert "`minimize` and `maximize` must name different metrics, got ['m'] in both" in capsys.readouterr().err
+
+
+def test_the_page_says_what_was_trained_and_each_picture_what_it_shows(sweep):
+    write_report([sweep])
+    assert "<title>two_digits: report of lossbalance</title>" in (sweep / "report.html").read_text()
+    assert all("<title>" in path.read_text() for path in sweep.glob("*.svg"))

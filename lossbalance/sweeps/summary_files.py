@@ -1,4 +1,4 @@
-"""Where runs are, and what each of them left."""
+"""Summary files: finds the folders of runs and reads what each of them recorded."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Returns what a run left, with its ``folder`` and when it was ``written``; a broken one says so."""
+    """Returns the record of a run, with its ``folder`` and when it was ``written``; a broken one says so."""
     path = folder / "summary.json"
     found: dict[str, Any] = {"folder": str(folder), "written": 0.0}
     try:
