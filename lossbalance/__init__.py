@@ -1,4 +1,4 @@
-"""Train one network on several losses: weigh them, balance them, and see what each one does."""
+"""Loss weighting for PyTorch: train one network on several losses without tuning their weights by hand."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 _FOLDERS = ("callbacks", "conflict", "penalties", "weighting")
 _CRITERION = ("Breakdown", "WeightedLoss", "make_criterion")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Breakdown",
     "WeightedLoss",
