@@ -1,4 +1,4 @@
-"""Modules that are made on the meta device, and get their values later."""
+"""Deferred initialization: modules made on the meta device get their values later."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain

@@ -1,4 +1,4 @@
-"""What several processes agree on."""
+"""Distributed helpers."""
 
 import torch.distributed as dist
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What ``module.half()`` must not round, and how wide a device computes."""
+"""Precision: state that ``module.half()`` must not round, and the widest dtype of a device."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What cannot be done inside a transformed function."""
+"""Function transforms and export: checks for operations that they exclude."""
 
 import torch
 from torch.torch_version import TorchVersion

@@ -1,4 +1,4 @@
-"""What made up the total of a step."""
+"""Breakdown of a step: losses, weights, contributions and gradient shares by term."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lossbalance.gradients.products import cosines
 from lossbalance.penalties.base import Penalty
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """What made up the total of one step: detached 0-d tensors, by name."""
+    """The parts of the total of one step: detached 0-d tensors, by name."""
 
     total: Tensor
     losses: dict[str, Tensor]
@@ -33,12 +34,12 @@ class Breakdown:
 
     @cached_property
     def penalties(self) -> dict[str, Tensor]:
-        """The values of all penalties; those that an optimizer applies are computed when somebody looks."""
+        """The values of all penalties; those that an optimizer applies are computed on access."""
         return self.penalties_in_total | {name: each.value() for name, each in self.applied_by_optimizers.items()}
 
 
 class Step(NamedTuple):
-    """What made up the total of one step, as it was computed, detached: :func:`tabulate` makes sense of it."""
+    """The detached tensors of one step, in rows; :func:`tabulate` and :func:`make_breakdown` read them."""
 
     total: Tensor
     losses: Tensor
@@ -53,6 +54,32 @@ class Step(NamedTuple):
     products: Tensor | None = None
     """The inner products of the weighted gradients at the branch, ``[terms, terms]``, up to a factor; nan before the
     backward pass, None without branch."""
+
+
+def make_breakdown(step: Step, terms: Sequence[str], penalties: Mapping[str, Penalty]) -> Breakdown:
+    """Returns the parts of a step by name.
+
+    Args:
+        step: The step.
+        terms: Names of the losses, in the order of the row.
+        penalties: All penalties by name.
+    """
+    losses, weights, contributions, shares = (by_name(terms, row) for row in tabulate([step])[0])
+    return Breakdown(
+        total=step.total,
+        losses=losses,
+        weights=weights,
+        contributions=contributions,
+        gradient_shares={} if step.norms is None else shares,
+        cosines={} if step.products is None else cosines(step.products, terms),
+        penalties_in_total=step.penalties,
+        applied_by_optimizers={name: each for name, each in penalties.items() if name not in step.penalties},
+    )
+
+
+def by_name(terms: Sequence[str], row: Tensor) -> dict[str, Tensor]:
+    """Returns the entries of a row ``[terms]`` by name."""
+    return dict(zip(terms, row.unbind(), strict=True))
 
 
 def tabulate(steps: Sequence[Step]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the weights are multiplied by, on top of any scheme."""
+"""Factors on the weights of terms, on top of any scheme."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Makes a criterion of what a configuration describes."""
+"""Factory of criteria for configurations."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

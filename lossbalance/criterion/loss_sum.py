@@ -1,4 +1,4 @@
-"""One factor on all weights, so that schemes compare at the same learning rate."""
+"""Rescaling of all weights to a fixed sum of the weighted losses."""
 
 import torch
 from torch import Tensor

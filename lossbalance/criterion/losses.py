@@ -1,4 +1,4 @@
-"""From what a user calls losses to a row."""
+"""Reader of losses: from a mapping by name to a row of terms."""
 
 from collections.abc import Mapping
 

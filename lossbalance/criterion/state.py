@@ -1,4 +1,4 @@
-"""The state of a criterion: it has the names of the scheme and its terms."""
+"""State of a criterion: names of the scheme and its terms, factors, order of the terms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,86 +7,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossbalance._utils.checks import check_word
 from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.warn import warn_user
-from lossbalance.criterion.factors import Factors, check_factor
-from lossbalance.gradients.probes import Probes
-from lossbalance.penalties.collection import Penalties
 from lossbalance.weighting.base import Weighting
 
 
-class NamedState(nn.Module):
-    """The part of :class:`~lossbalance.WeightedLoss` that saves and loads what users set and schemes learn."""
+def prepare_state(state: dict[str, Any], prefix: str, weighting: Weighting, factors: Mapping[str, float]) -> None:
+    """Brings the part of ``state`` under ``prefix`` into the form that the criterion loads, in place.
 
-    terms: tuple[str, ...]
-    weighting: Weighting
-    probes: Probes
-    penalties: Penalties
-    _factors: Factors
-    _is_loaded = False
+    Args:
+        state: The state of a criterion, or of a module that has one.
+        prefix: The criterion's place in it, such as ``"criterion."``.
+        weighting: The criterion's scheme.
+        factors: The factors of terms and penalties, for a state of an earlier version, which has none.
 
-    def set_factor(self, name: str, factor: float) -> None:
-        """Multiplies the weight that the scheme gives a term, or the strength of a penalty, from the next step on.
+    Raises:
+        ValueError: If the state does not fit the scheme.
+    """
+    names = f"{prefix}_extra_state"
+    if names not in state and any(key.startswith(prefix) for key in state):
+        warn_user(
+            f"the state has no {names!r}, the names of scheme and terms, as it would in an earlier version: it is "
+            f"taken for one of {type(weighting).__name__} with the terms in the order {list(weighting.terms)}."
+        )
+        state[names] = describe(weighting, factors)
+    if names in state:
+        bring_in_order(state, prefix, weighting)
 
-        The factor is in the state. What the scheme learns does not depend on it; a term with a factor of 0 is to the
-        scheme as one that is absent, and has no backward pass on a single process.
 
-        Args:
-            name: The term or penalty.
-            factor: 0 or more; 1 before the first call.
+def read_factors(state: Tensor, weighting: Weighting) -> dict[str, float]:
+    """Returns the factors that are not 1.
 
-        Raises:
-            TypeError: If the factor is not a number.
-            ValueError: If the name is unknown, or the factor negative or not finite.
-        """
-        check_word("name", name, [*self.terms, *self.penalties])
-        if name in self.terms:
-            self._factors.set_factor(name, check_factor(name, factor))
-        else:
-            self.penalties.by_name[name].factor = check_factor(name, factor)
+    Raises:
+        ValueError: If the state is not one of the scheme with its terms in the same order.
+    """
+    ours = list(weighting.terms)
+    if read_terms(state, weighting) != ours:
+        raise ValueError(f"the state must have its terms in the order {ours}: load it as a whole.")
+    return read_description(state)["factors"]
 
-    @property
-    def factors(self) -> dict[str, float]:
-        """What the weights of terms and the strengths of penalties are multiplied by."""
-        penalties = {name: penalty.factor for name, penalty in self.penalties.by_name.items()}
-        return {term: self._factors.by_name.get(term, 1.0) for term in self.terms} | penalties
 
-    def get_extra_state(self) -> Tensor:
-        """The names of the scheme and its terms, and the factors."""
-        return describe(self.weighting, self.factors)
+def materialize(criterion: nn.Module, is_loaded: bool) -> None:
+    """Derives the tensors that have no values after a criterion made on the meta device was given memory.
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Takes up the factors; all else has been brought in order, where a whole state is loaded."""
-        ours = list(self.weighting.terms)
-        if read_terms(state, self.weighting) != ours:
-            raise ValueError(f"the state must have its terms in the order {ours}: load it as a whole.")
-        saved = read_description(state)["factors"]
-        for name in self.factors:
-            self.set_factor(name, saved.get(name, 1.0))
-        self._is_loaded = True
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        names = f"{prefix}_extra_state"
-        if names not in state_dict and any(key.startswith(prefix) for key in state_dict):
-            warn_user(
-                f"the state has no {names!r}, the names of scheme and terms, as it would in an earlier version: it is "
-                f"taken for one of {type(self.weighting).__name__} with the terms in the order {list(self.terms)}."
-            )
-            state_dict[names] = describe(self.weighting, self.factors)
-        if names in state_dict:
-            bring_in_order(state_dict, prefix, self.weighting)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def derive_values(self) -> None:
-        """Sets right, once, what got no values when a criterion made on the meta device was given memory."""
-        if not self.probes.is_deferred or self.probes.device.type == "meta":
-            return
-        for module in self.modules():
-            if isinstance(module, DeferredModule):
-                module.derive() if self._is_loaded else module.reset_parameters()
-        self.probes.move()
-        self.probes.is_deferred = False
+    Args:
+        criterion: The criterion.
+        is_loaded: Whether a state has been loaded: then only what no state holds is derived.
+    """
+    for module in criterion.modules():
+        if isinstance(module, DeferredModule):
+            module.derive() if is_loaded else module.reset_parameters()
 
 
 def describe(weighting: Weighting, factors: Mapping[str, float]) -> Tensor:

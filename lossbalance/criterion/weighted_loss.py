@@ -1,6 +1,6 @@
-"""Several named losses in, one scalar out, and a record of what each weighed."""
+"""WeightedLoss: combines named losses into one scalar by a weighting scheme."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,17 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_not_negative
+from lossbalance._utils.checks import check_word
 from lossbalance._utils.transforms import is_exporting
 from lossbalance.conflict.base import Aggregator
-from lossbalance.criterion.breakdown import Breakdown, Step, tabulate
-from lossbalance.criterion.factors import Factors
+from lossbalance.criterion.breakdown import Breakdown, Step, by_name, make_breakdown
+from lossbalance.criterion.factors import Factors, check_factor
 from lossbalance.criterion.loss_sum import LossSum, check_sum
 from lossbalance.criterion.losses import LossReader
-from lossbalance.criterion.state import NamedState
-from lossbalance.gradients.branch import cosines
-from lossbalance.gradients.places import GradientPlaces
-from lossbalance.gradients.sources import Look, choose_source
+from lossbalance.criterion.parameter_groups import parameter_groups
+from lossbalance.criterion.state import describe, materialize, prepare_state, read_factors
+from lossbalance.gradients.branch import Branches
+from lossbalance.gradients.branch_output import BranchHandle
+from lossbalance.gradients.data_parallel import check_even_inputs, find_wrapper, touch_unused
+from lossbalance.gradients.inputs import ProbedModule, ProbeHandle
+from lossbalance.gradients.probes import Probes
+from lossbalance.gradients.sources import StepObservation, choose_source
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.collection import Penalties
@@ -26,7 +30,7 @@ from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.weighting.base import Losses, Weighting
 
 
-class WeightedLoss(NamedState, GradientPlaces):
+class WeightedLoss(nn.Module):
     """Combines the losses of a step into one scalar, by a weighting scheme, and adds penalties.
 
     Args:
@@ -61,9 +65,13 @@ class WeightedLoss(NamedState, GradientPlaces):
     ) -> None:
         if not isinstance(weighting, Weighting):
             raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
-        super().__init__(weighting.terms, conflict)
-        self.weighting = weighting
+        if not isinstance(conflict, Aggregator | None):
+            raise TypeError(f"`conflict` must be an aggregator such as PCGrad() or None, got {conflict!r}.")
+        super().__init__()
+        self.terms, self.weighting, self.conflict = weighting.terms, weighting, conflict
+        self.probes = Probes(weighting.terms)
         self.probes.magnitudes = weighting.uses_magnitudes
+        self.branches = Branches(self.probes)
         self.penalties = Penalties(penalties, weighting.terms)
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:
@@ -73,6 +81,7 @@ class WeightedLoss(NamedState, GradientPlaces):
         self._factors = Factors(weighting.terms)
         self._frozen = 0  # how many times over
         self._last: Step | None = None
+        self._is_loaded = False  # whether a state has been loaded
 
     def forward(
         self,
@@ -94,21 +103,21 @@ class WeightedLoss(NamedState, GradientPlaces):
             ValueError: If a term is missing or unknown, a loss is not a scalar or on another device than the rest,
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
-        self.derive_values()
+        self._materialize()
         given = self._reader.read(self._factors.detach(losses), self.probes.device)
         active = self._factors.mask(given)
-        wrapper = self._find_wrapper(module)
-        look = self._observe(active, shared, wrapper)
+        wrapper = find_wrapper(module, self.probes.wrapper)
+        seen = self._observe(active, shared, wrapper)
         row = active.row
         if self.training and self.probes.probed:
-            row = self.probes.begin_step(row, None if look is None else look.commit_unless)
+            row = self.probes.begin_step(row, None if seen is None else seen.skip_commit)
         total, weights = self._rescale(*self.weighting.weigh(self._factors.scale_gradient(row), active.present))
         total, weights = self._factors.scale_value(total, weights, row)
         penalties = self.penalties.in_total(total, module, warn=self._last is not None)
         total = sum(penalties.values(), start=total)
         if self.training:
             total = self._close_step(total, given, wrapper)
-        norms = None if look is None or look.norms is None else weights * look.norms
+        norms = None if seen is None or seen.norms is None else weights * seen.norms
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
         if not is_exporting():
             self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms)
@@ -123,38 +132,114 @@ class WeightedLoss(NamedState, GradientPlaces):
         finally:
             self._frozen -= 1
 
+    def probe(self, term: str, x: Tensor) -> Tensor:
+        """Marks ``x`` as the activation at which the gradient of ``term`` is measured.
+
+        Put it where the term's own branch begins, ``aux_head(criterion.probe("aux", h))``, and use what it returns,
+        ``x``, for that branch alone, unchanged in place. It costs one norm in the backward pass of the total, and
+        nothing in ``eval()``. Several probes of one term add up in squares. A loss on derivatives of what was probed
+        needs :meth:`probe_parameters`.
+
+        Raises:
+            TypeError: If ``x`` is not in floating point.
+            ValueError: If the term is unknown or ``x`` on another device than the criterion.
+        """
+        return self.probes.attach_probe(term, x)
+
+    def probe_inputs(self, modules: Mapping[str, nn.Module]) -> ProbeHandle:
+        """Places a probe before the module in which each term's branch begins, by hooks, until ``handle.remove()``.
+
+        Every tensor that enters the module and requires a gradient is probed, also in containers and dataclasses.
+
+        Raises:
+            TypeError: If it is not a mapping to modules.
+            ValueError: If a term is unknown, or a module begins with a layer that works in place.
+        """
+        return ProbeHandle(modules, self.probes)
+
+    def probe_parameters(self, term: str, module: nn.Module) -> ProbedModule:
+        """Returns a callable that runs ``module`` with its parameters seen through probes of ``term``.
+
+        It is for terms with forward passes of their own, also where a loss is made of derivatives; several terms may
+        share the module; see :class:`~lossbalance.gradients.inputs.ProbedModule`.
+
+        Raises:
+            TypeError: If it is not a module, or one of ``fully_shard``, whose parameters are in parts.
+            ValueError: If the term is unknown, or no parameter requires a gradient.
+        """
+        return ProbedModule(module, term, self.probes)
+
+    def branch(self, h: Tensor) -> dict[str, Tensor]:
+        """Returns ``h`` for each term; in the backward pass ``conflict`` combines the terms' gradients there.
+
+        Put it where the terms part: ``h = criterion.branch(trunk(x))``, ``aux_head(h["aux"])``. The layers before
+        it get the combination, the heads keep their own gradients. It is a probe of each term, too, and
+        ``last.cosines`` has the cosines. Under an activation checkpoint use ``use_reentrant=False``. In ``eval()`` and
+        without gradients it is the identity.
+
+        Raises:
+            TypeError: If ``h`` is not in floating point.
+            ValueError: If ``h`` is on another device than the criterion.
+        """
+        return self.branches.split(h, self.conflict)
+
+    def branch_output(self, module: nn.Module, heads: Mapping[str, nn.Module]) -> BranchHandle:
+        """Places :meth:`branch` between ``module``, which all terms share, and each term's head, by hooks.
+
+        Raises:
+            ValueError: If a term is unknown; in a step, if the heads are not entered by one tensor.
+        """
+        return BranchHandle(module, heads, self.branch, self.branches)
+
+    def branch_parameters(self, module: nn.Module) -> dict[str, Callable[..., Any]]:
+        """Returns, for each term, a callable that runs ``module``: the branch is at its parameters.
+
+        It is for terms with forward passes of their own; make the callables once, call them as often as a term needs.
+
+        Raises:
+            TypeError: If it is not a module, or one of ``fully_shard``, whose parameters are in parts.
+            ValueError: If no parameter requires a gradient.
+        """
+        return self.branches.split_parameters(module, self.conflict)
+
+    def set_factor(self, name: str, factor: float) -> None:
+        """Multiplies the weight that the scheme gives a term, or the strength of a penalty, from the next step on.
+
+        The factor is in the state, and the scheme learns as without it; 0 makes a term absent to the scheme.
+
+        Raises:
+            TypeError: If the factor is not a number.
+            ValueError: If the name is unknown, or the factor negative or not finite.
+        """
+        check_word("name", name, [*self.terms, *self.penalties])
+        if name in self.terms:
+            self._factors.set_factor(name, check_factor(name, factor))
+        else:
+            self.penalties.by_name[name].factor = check_factor(name, factor)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """The factors of terms and penalties."""
+        penalties = {name: penalty.factor for name, penalty in self.penalties.by_name.items()}
+        return {term: self._factors.by_name.get(term, 1.0) for term in self.terms} | penalties
+
     def parameter_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
-        """Returns what the optimizer must hold of a scheme that learns its weights; nothing for the others.
+        """Returns the parameter groups of a scheme that learns its weights, without weight decay; none for the others.
 
-        ::
-
-            groups = [{"params": net.parameters()}, *criterion.parameter_groups()]
-            optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1)
-
-        Weight decay is off in the group, for it would pull every weight to where the scheme's parameters are 0.
-
-        Args:
-            lr: The group's own learning rate; None for the scheme's, or else that of the optimizer.
+        ``AdamW([{"params": net.parameters()}, *criterion.parameter_groups()], lr=1e-3)``; ``lr`` is the group's own
+        learning rate, by default the scheme's, or else that of the optimizer.
 
         Raises:
             TypeError: If ``lr`` is not a number.
             ValueError: If it is negative, or not finite.
         """
-        if lr is not None:
-            check_not_negative("lr", lr)
-        parameters = list(self.parameters())
-        if not parameters:
-            return []
-        lr = self.weighting.learning_rate if lr is None else lr
-        return [{"params": parameters, "weight_decay": 0.0} | ({} if lr is None else {"lr": lr})]
+        return parameter_groups(list(self.parameters()), lr, self.weighting.learning_rate)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
-        """Lets each step of the optimizer apply the penalties in mode ``"gradient"`` or ``"decoupled"`` to ``module``.
+        """Lets each step of the optimizer apply the penalties that are not in mode ``"loss"`` to ``module``.
 
-        Where a step evaluates a closure several times, as that of L-BFGS does, only the first evaluation is observed by
-        the scheme: a line search compares values under the same weights. Call it once, when the optimizer is made;
-        there is nothing else to do, also with accumulated batches and gradient scalers; see
-        :class:`~lossbalance.penalties.attachment.Attachment`.
+        Where a step evaluates a closure several times, only the first evaluation is observed by the scheme. Call it
+        once, when the optimizer is made; see :class:`~lossbalance.penalties.attachment.Attachment`.
 
         Raises:
             ValueError: If it was called for this optimizer before, or the optimizer holds none of the weights.
@@ -162,23 +247,20 @@ class WeightedLoss(NamedState, GradientPlaces):
         return Attachment(self.penalties.by_name.values(), optimizer, module, self.frozen)
 
     def report_penalties(self) -> dict[str, PenaltyReport]:
-        """Returns what each penalty weighs, in value and in gradient; see :func:`lossbalance.penalties.report.report`.
+        """Returns value and gradient of each penalty; see :func:`lossbalance.penalties.report.report`.
 
         Call it after ``backward()`` and before the optimizer's step, in steps that are logged.
         """
         return report(self.penalties.by_name, torch.stack(list(self.last.contributions.values())))
 
     def synchronize(self) -> None:
-        """Brings what the last backward pass measured together over ranks, ahead of the next step.
-
-        Call it on every rank before one saves ``state_dict()``, after ``backward()``; callbacks do.
-        """
+        """Reduces the norms of the last backward pass over ranks: on every rank, before one saves ``state_dict()``."""
         if self.weighting.uses_gradients:
-            self.probes.pending.all_reduce(torch.zeros((), dtype=torch.bool, device=self.probes.device))
+            self.probes.synchronize()
 
     @property
     def last(self) -> Breakdown:
-        """What made up the last total.
+        """The parts of the last total.
 
         Raises:
             RuntimeError: Before the first call.
@@ -186,17 +268,7 @@ class WeightedLoss(NamedState, GradientPlaces):
         step = self.last_step()
         if step is None:
             raise RuntimeError("`last` describes the last call, and there was none: call the criterion first.")
-        losses, weights, contributions, shares = map(self._by_name, tabulate([step])[0])
-        return Breakdown(
-            total=step.total,
-            losses=losses,
-            weights=weights,
-            contributions=contributions,
-            gradient_shares={} if step.norms is None else shares,
-            cosines={} if step.products is None else cosines(step.products, self.terms),
-            penalties_in_total=step.penalties,
-            applied_by_optimizers={k: each for k, each in self.penalties.by_name.items() if k not in step.penalties},
-        )
+        return make_breakdown(step, self.terms, self.penalties.by_name)
 
     def last_step(self) -> Step | None:
         """Returns the last call in the form that costs least, for statistics over many; None before the first."""
@@ -213,27 +285,61 @@ class WeightedLoss(NamedState, GradientPlaces):
     def weights(self) -> dict[str, Tensor]:
         """The weights of the last call, detached; before the first, those that losses of 1 would get."""
         if self._last is not None:
-            return self._by_name(self._last.weights)
+            return by_name(self.terms, self._last.weights)
         ones = torch.ones(len(self.terms), device=self.probes.device)
         _, weights = self.weighting.weigh(ones, ones > 0)
-        return self._by_name(weights.detach() * self._factors.row)
+        return by_name(self.terms, weights.detach() * self._factors.row)
 
     def extra_repr(self) -> str:
         """The settings."""
         return "" if self.weight_sum is None else f"weight_sum={self.weight_sum:g}"
 
-    def _observe(self, losses: Losses, shared: Tensor | Iterable[Tensor] | None, wrapper: Any) -> Look | None:
-        """Shows the scheme the step, in training; returns what was found for it, or None."""
+    def get_extra_state(self) -> Tensor:
+        """The names of the scheme and its terms, and the factors."""
+        return describe(self.weighting, self.factors)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores the factors."""
+        saved = read_factors(state, self.weighting)
+        for name in self.factors:
+            self.set_factor(name, saved.get(name, 1.0))
+        self._is_loaded = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        prepare_state(state_dict, prefix, self.weighting, self.factors)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _materialize(self) -> None:
+        if self.probes.is_deferred and self.probes.device.type != "meta":
+            materialize(self, self._is_loaded)
+            self.probes.move()
+            self.probes.is_deferred = False
+
+    def _observe(
+        self, losses: Losses, shared: Tensor | Iterable[Tensor] | None, wrapper: Any
+    ) -> StepObservation | None:
+        """Shows the scheme the step, in training; returns what was observed, or None."""
         if not self.training or self._frozen or not (self.weighting.observes or self.scale is not None):
             return None
-        look = choose_source(self.weighting, self.probes, shared, wrapper).look(losses)
-        if look is None:
+        seen = choose_source(self.weighting, self.probes, shared, wrapper).observe(losses)
+        if seen is None:
             return None
         with torch.no_grad():
-            self.weighting.observe(look.observation)
+            self.weighting.observe(seen.observation)
             if self.scale is not None:
-                self.scale.observe(look.observation)
-        return look
+                self.scale.observe(seen.observation)
+        return seen
+
+    def _close_step(self, total: Tensor, losses: Losses, wrapper: Any) -> Tensor:
+        """Returns the total, connected to the branches of the step and to what its absent terms leave unused."""
+        if self.branches.has_opened:
+            check_even_inputs(wrapper)
+        if self.conflict is not None and total.requires_grad:
+            self.branches.require(self.conflict)
+        total = self.branches.close(total)
+        if wrapper is not None and len(losses.names) < len(self.terms):
+            total = touch_unused(total, wrapper)
+        return total
 
     def _rescale(self, total: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the total and the weights that the scheme gives, multiplied by what is to come on top of it."""
@@ -244,6 +350,3 @@ class WeightedLoss(NamedState, GradientPlaces):
             factor = self.scale(self.weighting).to(weights.dtype)
             total, weights = total * factor, weights * factor
         return total, weights
-
-    def _by_name(self, row: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.terms, row.unbind(), strict=True))

@@ -1,4 +1,4 @@
-r"""Where the terms part: one node that meets all their gradients at once.
+r"""Branch node: gathers the gradients of all terms at a shared activation and combines them.
 
 A branch is the identity with one output for each term. Its backward pass starts when the gradients of all terms have
 arrived, :math:`g_1, \dots, g_K`, so it can hand on any combination of them:
@@ -9,13 +9,12 @@ arrived, :math:`g_1, \dots, g_K`, so it can hand on any combination of them:
 3. An aggregator makes multipliers :math:`m` of it, and :math:`\sum_i m_i g_i` is handed on.
 4. The matrix is left behind as the gradient of a leaf, for cosines: so it is in a compiled graph, too.
 
-Only the backward pass of the total is combined, which is told by the anchor. A derivative on the way to a loss, one
+Only the backward pass of the total is combined; the anchor identifies it. A derivative on the way to a loss, one
 that is differentiated in its turn, and the norms ahead of the first step get the plain sum.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from lossbalance.gradients.data_parallel import walk
 from lossbalance.gradients.inputs import check_parameters, trained_parameters
 from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.probes import Probes
-from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply, pair_cosines
+from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply
 from lossbalance.gradients.traced import spread
 
 Aggregate = Callable[[Tensor], Tensor]
@@ -75,8 +74,22 @@ class Branches:
         check_parameters(module)
         return {term: partial(self._run, i, module, aggregate) for i, term in enumerate(self.probes.terms)}
 
+    def require(self, aggregator: object) -> None:
+        """Checks that the open step has a branch.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        if not self.has_opened:
+            raise ValueError(
+                f"{type(aggregator).__name__} combines gradients where the terms part, and found no branch: call "
+                "`criterion.branch` there in each step, or once `criterion.branch_output`, or "
+                "`criterion.branch_parameters` for terms with forward passes of their own. Under an activation "
+                "checkpoint use `use_reentrant=False`."
+            )
+
     def close(self, total: Tensor) -> Tensor:
-        """Ends the open step: returns its total, connected to its branches, and forgets the matrix that was."""
+        """Ends the open step: returns its total, connected to its branches, and clears the matrix of the last one."""
         if len(self._anchors) > max(self._usual, 1) and not torch.compiler.is_compiling():
             self._drop_unused(total)
         self._usual, self.has_closed = len(self._anchors), self.has_opened
@@ -123,7 +136,7 @@ class Branches:
         """Returns the tensors once for each term."""
         probes, size = self.probes, len(tensors)
         for tensor in tensors:
-            probes.expect(probes.terms, tensor)
+            probes.register(probes.terms, tensor)
         leaves, compiling = probes.leaves, torch.compiler.is_compiling()
         column = probes.open.column(range(len(probes.terms)), probes.magnitudes) if compiling else 0
         *parts, anchor = _Branch.apply(
@@ -136,11 +149,6 @@ class Branches:
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a step of its own.
         return vars(Branches(self.probes))
-
-
-def cosines(products: Tensor, terms: Sequence[str]) -> dict[tuple[str, str], Tensor]:
-    """Returns the cosine between the gradients of each pair of terms; nan where one has none."""
-    return dict(zip(combinations(terms, 2), pair_cosines(products).unbind(), strict=True))
 
 
 def _runs_again() -> bool:

@@ -1,4 +1,4 @@
-"""A branch between a module and the heads, by hooks."""
+"""Branch between a trunk and its heads, by hooks."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""What DistributedDataParallel expects of a step."""
+"""DistributedDataParallel: checks and unused parameters of a step."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,10 +11,22 @@ from lossbalance._utils.distributed import world_size
 
 
 def active_wrapper() -> DistributedDataParallel | None:
-    """Returns the wrapper whose forward pass is under way; None outside of one."""
+    """Returns the wrapper whose forward pass is running; None outside of one."""
     if torch.compiler.is_compiling() or world_size() == 1:
         return None
     return DistributedDataParallel._active_ddp_module
+
+
+def find_wrapper(module: nn.Module | None, probed: DistributedDataParallel | None) -> DistributedDataParallel | None:
+    """Returns the data-parallel wrapper that a step goes through, where one can be seen.
+
+    Args:
+        module: The module that the criterion was given, or None.
+        probed: The wrapper in whose forward pass a probe was met, or None.
+    """
+    if torch.compiler.is_compiling() or world_size() == 1:
+        return None
+    return module if isinstance(module, DistributedDataParallel) else active_wrapper() or probed
 
 
 def check_even_inputs(wrapper: DistributedDataParallel | None) -> None:
@@ -53,7 +65,7 @@ def check_static_graph(losses: Iterable[Tensor | None]) -> None:
 def touch_unused(total: Tensor, wrapper: DistributedDataParallel) -> Tensor:
     """Returns the total, whose backward pass brings zeros to each parameter that the step does not use.
 
-    The wrapper waits for the gradients of all of them, unless it was told to look for unused ones itself.
+    The wrapper waits for the gradients of all of them, unless it looks for unused ones itself.
     """
     if wrapper.find_unused_parameters or wrapper.static_graph or not wrapper.require_backward_grad_sync:
         return total

@@ -1,4 +1,4 @@
-"""Probes on what enters a module, and on its parameters, for models that are not to be edited."""
+"""Probes on the inputs and on the parameters of modules, by hooks and functional calls."""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from copy import copy

@@ -1,4 +1,4 @@
-"""What the probes of one step measure."""
+"""Measurement of one step: the state shared by its probes."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -70,7 +70,7 @@ class Measurement:
 
     @property
     def running(self) -> NormAccumulator | None:
-        """The accumulator of the backward pass under way, also for what a checkpoint runs again in the one before."""
+        """The accumulator of the running backward pass, also in what a checkpoint recomputes."""
         if self.accumulator is None and self.previous is not None:
             return self.previous.accumulator
         return self.accumulator

@@ -1,4 +1,4 @@
-"""Norms of the gradients of K terms, many at a time."""
+"""Norms of the gradients of K terms, in batches."""
 
 from collections.abc import Callable, Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""What was measured of the last step, until the next one observes it."""
+"""Norms measured in the last step and not yet observed."""
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ class PendingNorms:
     def __init__(self, count: int, device: torch.device) -> None:
         self.rows = torch.zeros(2, count, device=device)
         """``[2 or 4, terms]``; 0 where nothing was measured."""
-        self._own = torch.zeros((), dtype=torch.bool, device=device)  # whether other ranks have other ones
-        self._again: Tensor | None = None  # observed already: whether to observe them again; None if not observed
+        self._rank_local = torch.zeros((), dtype=torch.bool, device=device)  # whether they differ between ranks
+        self._reobserve: Tensor | None = None  # observed: whether to observe them again; None if not observed
 
-    def fit(self, magnitudes: bool, like: Tensor) -> None:
-        """Makes room for what the scheme uses, in the type of the losses."""
+    def resize(self, magnitudes: bool, like: Tensor) -> None:
+        """Allocates the rows that the scheme uses, in the dtype of the losses."""
         count = 4 if magnitudes else 2
         if len(self.rows) != count or self.rows.dtype != like.dtype:
             rows = torch.zeros(count, self.rows.size(1), dtype=like.dtype, device=like.device)
@@ -32,59 +32,59 @@ class PendingNorms:
             self.rows = rows
 
     def commit(self, rows: Tensor, non_finite: Tensor) -> None:
-        """Keeps what this rank has measured of a step, unless a loss of the step was not finite."""
-        self._again = None
+        """Stores the measurements of this rank, unless a loss of the step was not finite."""
+        self._reobserve = None
         self._write(rows, non_finite)
         if world_size() > 1:
-            self._own.logical_or_(~non_finite)
+            self._rank_local.logical_or_(~non_finite)
 
     def all_reduce(self, non_finite: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the rows as all ranks together have measured them, and whether a loss of any rank is not finite.
+        """Returns the rows reduced over ranks, and whether a loss of any rank is not finite.
 
         Args:
             non_finite: Whether a loss of the step at hand is not finite on this rank, ``[]``.
         """
-        rows, non_finite = average_over_ranks(self._unobserved(), self._own, non_finite)
+        rows, non_finite = average_over_ranks(self._unobserved(), self._rank_local, non_finite)
         if world_size() > 1:
             self._write(rows, non_finite)
-            self._own.logical_and_(non_finite)
+            self._rank_local.logical_and_(non_finite)
         return rows, non_finite
 
-    def use_up(self, non_finite: Tensor) -> None:
-        """Notes that a step has observed the rows, unless a loss of that step is not finite."""
-        self._again = non_finite if self._again is None else self._again & non_finite
+    def mark_observed(self, non_finite: Tensor) -> None:
+        """Marks the rows as observed by a step, unless a loss of that step is not finite."""
+        self._reobserve = non_finite if self._reobserve is None else self._reobserve & non_finite
 
-    def skip(self, non_finite: Tensor) -> None:
-        """Forgets the rows, for the step at hand has observed others, unless a loss of that step is not finite."""
+    def discard(self, non_finite: Tensor) -> None:
+        """Discards the rows, unless a loss of the step is not finite: the step has observed others."""
         self._write(torch.zeros_like(self.rows), non_finite)
 
     def state(self) -> Tensor:
-        """Returns the rows, for a state to be saved; a rank that saves alone takes its own for everybody's."""
+        """Returns the rows to be saved; a rank that saves alone stands for all ranks."""
         rows = self._unobserved().clone()
-        rows[1].mul_(torch.where(self._own, world_size() ** -0.5, 1.0))
+        rows[1].mul_(torch.where(self._rank_local, world_size() ** -0.5, 1.0))
         return rows
 
     def load(self, rows: Tensor) -> None:
-        """Takes up what :meth:`state` returned."""
-        self.rows, self._again = rows.to(self._own.device, copy=True), None
-        self._own.zero_()
+        """Restores what :meth:`state` returned."""
+        self.rows, self._reobserve = rows.to(self._rank_local.device, copy=True), None
+        self._rank_local.zero_()
 
     def to(self, device: torch.device) -> None:
         """Moves the rows; those that have no values, on the meta device, become zeros."""
         meta = self.rows.is_meta
         self.rows = torch.zeros_like(self.rows, device=device) if meta else self.rows.to(device)
-        self._own = torch.zeros_like(self._own, device=device) if meta else self._own.to(device)
-        self._again = None if self._again is None or meta else self._again.to(device)
+        self._rank_local = torch.zeros_like(self._rank_local, device=device) if meta else self._rank_local.to(device)
+        self._reobserve = None if self._reobserve is None or meta else self._reobserve.to(device)
 
     def _unobserved(self) -> Tensor:
-        return self.rows if self._again is None else self.rows.masked_fill(~self._again, 0.0)
+        return self.rows if self._reobserve is None else self.rows.masked_fill(~self._reobserve, 0.0)
 
     def _write(self, rows: Tensor, non_finite: Tensor) -> None:
         torch.where(non_finite, self.rows, rows.to(self.rows.dtype), out=self.rows)
 
 
 def average_over_ranks(rows: Tensor, fresh: Tensor, non_finite: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what all ranks together know, by one collective; without other ranks, what this one does.
+    """Averages rows over ranks, by one collective; returns them as they are on a single process.
 
     The gradient of a mean over R ranks is one R-th of each rank's gradient, side by side; so the square of its norm is
     the sum of the ranks' squares over R squared. Magnitudes are averaged, as losses are.

@@ -1,7 +1,7 @@
-r"""Gradient norms, in the one ordinary backward pass.
+r"""Gradient-norm probes: the norms of all terms in the one ordinary backward pass.
 
-A probe is the identity in the forward pass; in the backward pass it hands the gradient on unchanged and lets it be
-measured. The life of a step, in the order in which it happens:
+A probe is the identity in the forward pass; in the backward pass it passes the gradient on unchanged and records its
+norm. The life of a step, in order:
 
 1. **Attach.** The forward pass meets probes, :meth:`Probes.attach_probe`; they belong to the open ``Measurement``.
 2. **Measure ahead.** Where a term is new, :meth:`Probes.measure_ahead` differentiates each loss up to its probes by
@@ -15,7 +15,7 @@ measured. The life of a step, in the order in which it happens:
    loss, so by weights, a gradient scaler and the number of accumulated batches at once. They are the next call's
    ``PendingNorms``. A step whose losses are not finite commits nothing.
 
-In a compiled graph leaves stand in for 4 and 5, :mod:`lossbalance.gradients.traced`.
+In a compiled graph, leaf tensors replace steps 4 and 5, :mod:`lossbalance.gradients.traced`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,18 +24,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.data_parallel import active_wrapper
 from lossbalance.gradients.measurement import Measurement, Probe
 from lossbalance.gradients.norms import NormAccumulator, measure_each
-from lossbalance.gradients.pending import PendingNorms
+from lossbalance.gradients.pending import PendingNorms, average_over_ranks
 from lossbalance.gradients.traced import MeasurementLeaves, sizes_of, trace_autograd
+from lossbalance.weighting.base import Losses, is_non_finite
 
 
 class Probes(nn.Module):
-    """The places where the gradients of K terms are measured, and what is known of them.
+    """The probes of K terms, and the norms that they have measured.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -59,7 +61,7 @@ class Probes(nn.Module):
         self.register_buffer("_marker", torch.empty(0), persistent=False)
         self.is_deferred = self._marker.is_meta  # whether made on the meta device, to get values later
         self.pending = PendingNorms(len(self.terms), self.device)
-        self.leaves = MeasurementLeaves(len(self.terms), self.device, self._enter_begun)
+        self.leaves = MeasurementLeaves(len(self.terms), self.device, self._on_traced_backward_start)
         """The leaves whose gradients are measurements."""
 
     @property
@@ -74,8 +76,8 @@ class Probes(nn.Module):
             return x
         return self._attach(term, [x])[0]
 
-    def expect(self, terms: Sequence[str], x: Tensor) -> None:
-        """Notes that the gradient of each of the terms by ``x`` will be measured."""
+    def register(self, terms: Sequence[str], x: Tensor) -> None:
+        """Registers ``x`` as a tensor by which the gradient of each of the terms is measured."""
         for term in terms:
             self._check(term, x)
         refuse_transforms("to probe an activation")
@@ -97,6 +99,42 @@ class Probes(nn.Module):
             aliases[index, id(parameter)] = probed
         return {name: aliases[index, id(parameter)] for name, parameter in parameters.items()}
 
+    @property
+    def wrapper(self) -> DistributedDataParallel | None:
+        """The data-parallel wrapper in whose forward pass the open step has met a probe."""
+        return self.open.wrapper
+
+    def last_step(self, losses: Losses) -> tuple[Tensor, Tensor]:
+        """Returns what the last backward pass has measured, reduced over ranks, and marks it as observed.
+
+        Args:
+            losses: The losses of the step at hand.
+
+        Returns:
+            Losses, norms and perhaps magnitudes ``[2 or 4, terms]``, and whether a loss of the step at hand is not
+            finite on any rank, ``[]``.
+        """
+        values = losses.row.detach()
+        self.pending.resize(self.magnitudes, values)
+        rows, non_finite = self.pending.all_reduce(is_non_finite(values))
+        self.pending.mark_observed(non_finite)
+        return rows, non_finite
+
+    def ahead(self, losses: Losses) -> tuple[Tensor, Tensor]:
+        """Measures the step at hand ahead of its backward pass, and returns it as :meth:`last_step` does."""
+        values = losses.row.detach()
+        self.pending.resize(self.magnitudes, values)
+        measured = self.measure_ahead(list(losses.given.values()))
+        rows = torch.cat([values.unsqueeze(0), measured])
+        rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values))
+        self.pending.discard(non_finite)
+        self.mark_known(losses.names, ~non_finite & measured.isfinite().all())
+        return rows, non_finite
+
+    def synchronize(self) -> None:
+        """Reduces what the last backward pass has measured over ranks, ahead of the next step."""
+        self.pending.all_reduce(torch.zeros((), dtype=torch.bool, device=self.device))
+
     def measure_ahead(self, losses: Sequence[Tensor | None]) -> Tensor:
         """Returns the norms and, if asked for, magnitudes at the probes, ``[1 or 3, terms]``, before the backward pass.
 
@@ -108,7 +146,7 @@ class Probes(nn.Module):
         factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
         if torch.compiler.is_compiling():
             trace_autograd(True)
-        rows = measure_each(losses, self._bring, self.open.entries, self.magnitudes, factors)
+        rows = measure_each(losses, self._differentiate, self.open.entries, self.magnitudes, factors)
         if torch.compiler.is_compiling():
             trace_autograd(False)
         return rows
@@ -126,10 +164,10 @@ class Probes(nn.Module):
         probed = torch.tensor([term in self.probed for term in self.terms])
         return found.where(probed.to(self.device, non_blocking=True), torch.nan)
 
-    def learn(self, terms: Iterable[str], measured: Tensor) -> None:
-        """Notes that the norms of ``terms`` have been measured, unless they were not finite: then they will be again.
+    def mark_known(self, terms: Iterable[str], measured: Tensor) -> None:
+        """Marks the norms of ``terms`` as known, unless they were not finite: then the next step measures ahead again.
 
-        Asks the device, once in a training for each term; inside a compiled graph it trusts.
+        Synchronizes with the device, once in a training for each term; never inside a compiled graph.
         """
         if torch.compiler.is_compiling() or measured.tolist():
             self.known.update(terms)
@@ -151,25 +189,25 @@ class Probes(nn.Module):
             return row + self.leaves.weights
         self.leaves.clear()
         if row.requires_grad:
-            row.register_hook(partial(self._enter, begun))
+            row.register_hook(partial(self._on_backward_start, begun))
         return row
 
     def _attach(self, term: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         for tensor in tensors:
-            self.expect([term], tensor)
+            self.register([term], tensor)
         index = self._index[term]
         if torch.compiler.is_compiling():
             return self.leaves.attach(tensors, index, self.open.column([index], self.magnitudes), self.magnitudes)
         return [Probe.apply(tensor, self.leaves.sizes, self.open, index) for tensor in tensors]
 
-    def _enter(self, begun: Measurement, weights: Tensor) -> None:
+    def _on_backward_start(self, begun: Measurement, weights: Tensor) -> None:
         """Begins to accumulate: the backward pass of a total has come to the losses, with its gradient by each."""
         begun.accumulator = NormAccumulator(begun.entries, self.magnitudes)
         queue_callback = torch.autograd.Variable._execution_engine.queue_callback
-        queue_callback(partial(self._leave, begun, weights.detach()))
+        queue_callback(partial(self._on_backward_end, begun, weights.detach()))
 
     @torch.no_grad()
-    def _leave(self, begun: Measurement, weights: Tensor) -> None:
+    def _on_backward_end(self, begun: Measurement, weights: Tensor) -> None:
         """Commits what has been accumulated: the backward pass has ended."""
         accumulator, begun.accumulator = begun.accumulator, None
         if accumulator is None or begun.losses is None:
@@ -185,10 +223,10 @@ class Probes(nn.Module):
             rows = torch.cat([begun.losses.unsqueeze(0), (measured / weights).abs()])
             self.pending.commit(rows, begun.non_finite)
 
-    def _enter_begun(self, weights: Tensor) -> None:
-        self._enter(self._begun, weights)
+    def _on_traced_backward_start(self, weights: Tensor) -> None:
+        self._on_backward_start(self._begun, weights)
 
-    def _bring(self, index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator) -> None:
+    def _differentiate(self, index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator) -> None:
         """Differentiates a loss up to its probes."""
         step = self.open
         step.accumulator, step.only, step.differentiated = accumulator, index, False
@@ -213,13 +251,13 @@ class Probes(nn.Module):
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
 
     def get_extra_state(self) -> Tensor:
-        """What is measured but not yet used, and which terms are known: ``[rows + 1, terms]``."""
+        """The norms not yet observed, and which terms are known: ``[rows + 1, terms]``."""
         rows = self.pending.state()
         known = rows.new_tensor([term in self.known for term in self.terms])
         return torch.cat([rows, known.unsqueeze(0)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes up what :meth:`get_extra_state` returned."""
+        """Restores what :meth:`get_extra_state` returned."""
         if self._marker.is_meta:  # and the state is assigned
             self._marker = torch.empty(0, device=state.device)
             self.move()
@@ -232,10 +270,10 @@ class Probes(nn.Module):
         return self
 
     def move(self) -> None:
-        """Moves what is measured to where the criterion is."""
+        """Moves the measurements to the device of the criterion."""
         if self.device != self.pending.rows.device:
             self.pending.to(self.device)
-            self.leaves = MeasurementLeaves(len(self.terms), self.device, self._enter_begun)
+            self.leaves = MeasurementLeaves(len(self.terms), self.device, self._on_traced_backward_start)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a step of its own, and leaves of its own.
@@ -244,4 +282,4 @@ class Probes(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.open = self._begun = Measurement(len(self.terms), Measurement(len(self.terms)))
-        self.leaves = MeasurementLeaves(len(self.terms), self.device, self._enter_begun)
+        self.leaves = MeasurementLeaves(len(self.terms), self.device, self._on_traced_backward_start)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ def pair_cosines(products: Tensor) -> Tensor:
     norms = products.diagonal(dim1=-2, dim2=-1).sqrt()
     first, second = torch.triu_indices(products.size(-1), products.size(-1), 1, device=products.device)
     return products[..., first, second] / norms[..., first] / norms[..., second]
+
+
+def cosines(products: Tensor, terms: Sequence[str]) -> dict[tuple[str, str], Tensor]:
+    """Returns the cosine between the gradients of each pair of terms; nan where one has none."""
+    return dict(zip(combinations(terms, 2), pair_cosines(products).unbind(), strict=True))
 
 
 def add_up(gradients: Gradients) -> list[Tensor | None]:

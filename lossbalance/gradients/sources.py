@@ -1,4 +1,4 @@
-"""What a scheme is shown of a step: one class for each way to the norms of gradients."""
+"""Sources of gradient norms: none, probes, shared tensors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -18,23 +18,23 @@ from lossbalance.gradients.probes import Probes
 from lossbalance.weighting.base import Losses, Observation, Weighting, is_non_finite, observe_losses, observe_norms
 
 
-class Look(NamedTuple):
-    """What a source of norms has found in a step."""
+class StepObservation(NamedTuple):
+    """The losses and norms of a step, from one source."""
 
     observation: Observation
-    """What the scheme is shown."""
+    """The input of the scheme."""
     norms: Tensor | None = None
     """The norms of this very step ``[terms]``, where they are known already."""
-    commit_unless: Tensor | None = None
-    """Whether a loss is not finite, ``[]``: else the backward pass commits what it measures. None if it never does."""
+    skip_commit: Tensor | None = None
+    """Whether a loss is not finite, ``[]``: then the backward pass discards its norms. None if it always does."""
 
 
 class NormSource(ABC):
-    """A way to the norms of gradients."""
+    """A source of gradient norms."""
 
     @abstractmethod
-    def look(self, losses: Losses) -> Look | None:
-        """Returns what all ranks together see of the step, by one collective; None if that is nothing."""
+    def observe(self, losses: Losses) -> StepObservation | None:
+        """Returns the losses and norms of the step, reduced over ranks by one collective; None if there are none."""
 
 
 def choose_source(
@@ -43,13 +43,13 @@ def choose_source(
     shared: Tensor | Iterable[Tensor] | None,
     wrapper: DistributedDataParallel | None,
 ) -> NormSource:
-    """Returns the way to the norms that a scheme uses.
+    """Returns the source of norms for a scheme.
 
     Args:
         weighting: The scheme.
-        probes: What measures.
-        shared: What the norms are taken with respect to in place of the probes, or None.
-        wrapper: What the step goes through, or None.
+        probes: The probes.
+        shared: Tensors that the norms are taken with respect to in place of the probes, or None.
+        wrapper: The data-parallel wrapper of the step, or None.
     """
     check_even_inputs(wrapper)
     refuse_transforms("to observe a step")
@@ -70,14 +70,14 @@ class NoNorms(NormSource):
     def __init__(self, weighting: Weighting) -> None:
         self.weighting = weighting
 
-    def look(self, losses: Losses) -> Look:
+    def observe(self, losses: Losses) -> StepObservation:
         """Returns the losses, averaged over ranks."""
         values, present = losses.row.detach(), losses.present
         if world_size() == 1:
-            return Look(observe_losses(values, self.weighting.find_non_finite(values), present))
+            return StepObservation(observe_losses(values, self.weighting.find_non_finite(values), present))
         marked = torch.stack([values, present.to(values.dtype)])
         (values, marks), non_finite = average_over_ranks(marked, present, is_non_finite(values))
-        return Look(observe_losses(values, non_finite, marks > 0))
+        return StepObservation(observe_losses(values, non_finite, marks > 0))
 
 
 class SharedNorms(NormSource):
@@ -93,7 +93,7 @@ class SharedNorms(NormSource):
         self.shared = _check_shared(shared)
         self.probes, self.scheme = probes, scheme
 
-    def look(self, losses: Losses) -> Look:
+    def observe(self, losses: Losses) -> StepObservation:
         """Returns the losses and norms, averaged over ranks."""
         _check_gradients(self.scheme)
         if not self.probes.has_committed:
@@ -101,13 +101,15 @@ class SharedNorms(NormSource):
         values = losses.row.detach()
         entries = [sum(tensor.numel() for tensor in self.shared)] * len(values)
         given = list(losses.given.values())
-        norms = measure_each(given, partial(self._bring, list(losses.given)), entries, self.probes.magnitudes)
+        norms = measure_each(given, partial(self._differentiate, list(losses.given)), entries, self.probes.magnitudes)
         rows = torch.cat([values.unsqueeze(0), norms])
         rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values))
         observation = observe_norms(rows[0], non_finite, *rows[1:])
-        return Look(observation, norms=rows[1])
+        return StepObservation(observation, norms=rows[1])
 
-    def _bring(self, terms: list[str], index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator) -> None:
+    def _differentiate(
+        self, terms: list[str], index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator
+    ) -> None:
         gradients = torch.autograd.grad(loss, self.shared, factor, retain_graph=True, allow_unused=True)
         if all(gradient is None for gradient in gradients):
             raise ValueError(
@@ -124,14 +126,14 @@ class ProbeNorms(NormSource):
     """The norms that the last backward pass has measured; in the first step of a term, those of the step itself.
 
     Args:
-        probes: What measures.
+        probes: The probes.
         scheme: The name of the scheme, for messages.
     """
 
     def __init__(self, probes: Probes, scheme: str) -> None:
         self.probes, self.scheme = probes, scheme
 
-    def look(self, losses: Losses) -> Look | None:
+    def observe(self, losses: Losses) -> StepObservation | None:
         """Returns the losses and norms, averaged over ranks; nothing where gradients are switched off."""
         probes, names = self.probes, losses.names
         is_known = probes.known.issuperset(names)
@@ -141,19 +143,11 @@ class ProbeNorms(NormSource):
         if not is_known and not probes.has_committed:  # and not at every step, for it walks the graph
             check_static_graph(losses.given.values())
         self._check_probed(names)
-        values = losses.row.detach()
-        probes.pending.fit(probes.magnitudes, values)
-        non_finite = is_non_finite(values)
         if is_known:
-            rows, non_finite = probes.pending.all_reduce(non_finite)
-            probes.pending.use_up(non_finite)
-            return Look(observe_norms(rows[0], non_finite, *rows[1:]), commit_unless=non_finite)
-        measured = probes.measure_ahead(list(losses.given.values()))
-        ahead = torch.cat([values.unsqueeze(0), measured])
-        rows, non_finite = average_over_ranks(ahead, losses.present, non_finite)
-        probes.pending.skip(non_finite)
-        probes.learn(names, ~non_finite & measured.isfinite().all())
-        return Look(observe_norms(rows[0], non_finite, *rows[1:]))
+            rows, non_finite = probes.last_step(losses)
+            return StepObservation(observe_norms(rows[0], non_finite, *rows[1:]), skip_commit=non_finite)
+        rows, non_finite = probes.ahead(losses)
+        return StepObservation(observe_norms(rows[0], non_finite, *rows[1:]))
 
     def _check_probed(self, names: list[str]) -> None:
         unprobed = [term for term in names if term not in self.probes.probed]

@@ -1,9 +1,9 @@
-"""How a compiled graph measures.
+"""Probes in a compiled graph: measurements as gradients of leaf tensors.
 
 A compiled graph hands out of its backward pass nothing but gradients of its inputs. So what a probe measures there is
 the gradient of a leaf that stands for it: autograd adds it to the leaf's ``grad``, which is read when the backward
-pass ends. Squares and sums may be added; the largest magnitude of each probe has a column of its own. Where the pass
-begins, autograd tells by a hook on a second leaf.
+pass ends. Squares and sums may be added; the largest magnitude of each probe has a column of its own. A hook on a
+second leaf marks where the pass begins.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ class MeasurementLeaves:
     Args:
         count: K.
         device: Where they are.
-        enter: Called when the backward pass of a total begins, with the gradient of the total by each loss ``[terms]``.
+        on_start: Called with the gradient of the total by each loss ``[terms]``, when a backward pass begins.
     """
 
-    def __init__(self, count: int, device: torch.device, enter: Callable[[Tensor], None]) -> None:
+    def __init__(self, count: int, device: torch.device, on_start: Callable[[Tensor], None]) -> None:
         self.count = count
         self.sizes = torch.zeros(count, 2 + COLUMNS, device=device, requires_grad=True)
         """Its gradient is what the probes measure: squared norms, sums of magnitudes, the largest magnitude of each."""
@@ -33,7 +33,7 @@ class MeasurementLeaves:
         """Its gradient is the matrix of inner products at a branch."""
         self.weights = torch.zeros(count, device=device, requires_grad=True)
         """Its gradient is that of the total by each loss."""
-        self.weights.register_hook(enter)
+        self.weights.register_hook(on_start)
 
     def attach(self, tensors: Sequence[Tensor], index: int, column: int, magnitudes: bool) -> tuple[Tensor, ...]:
         """Returns the tensors, with a probe of the term at ``index`` on all of them."""

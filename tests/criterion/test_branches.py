@@ -250,13 +250,13 @@ def test_what_is_computed_between_the_shared_module_and_the_heads_is_shared():
     torch.testing.assert_close(ours, net.gradient())
 
 
-def test_heads_that_are_entered_by_different_tensors_are_told():
+def test_heads_that_are_entered_by_different_tensors_are_refused():
     network, _, _ = unedited(MGDA())
     with pytest.raises(ValueError, match=r"must all be entered by one tensor, and that of 'b', Linear, is entered by"):
         network(X, apart=True)
 
 
-def test_a_head_that_is_entered_by_several_activations_is_told():
+def test_a_head_that_is_entered_by_several_activations_is_refused():
     criterion, head = WeightedLoss(Equal(TERMS)), nn.Bilinear(2, 2, 1)
     criterion.branch_output(nn.Identity(), {"a": head})
     with pytest.raises(ValueError, match=r"the head of 'a', Bilinear, must be entered by one .* got 2 tensors"):

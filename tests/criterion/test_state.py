@@ -86,7 +86,7 @@ def test_a_state_without_names_is_taken_in_the_order_of_the_terms_with_a_warning
     assert torch.equal(other.step(3), saved.step(3))
 
 
-def test_a_state_without_a_criterion_is_told_by_torch():
+def test_a_state_without_a_criterion_is_refused_by_torch():
     state = {name: value for name, value in trained(Equal(["a"])).state_dict().items() if "criterion" not in name}
     with pytest.raises(RuntimeError, match=r"criterion\._extra_state"):
         Model(Equal(["a"])).load_state_dict(state)

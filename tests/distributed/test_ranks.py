@@ -177,7 +177,7 @@ def check_four(rank: int) -> None:
 
 
 @pytest.mark.processes
-def test_two_ranks_stay_equal_whatever_a_step_lacks_and_uneven_data_and_a_death_are_told(tmp_path):
+def test_two_ranks_stay_equal_whatever_a_step_lacks_and_report_uneven_data_and_a_death(tmp_path):
     on_ranks(2, check_two, tmp_path)
 
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lossbalance.conflict import MGDA, PCGrad
-from lossbalance.gradients.branch import Branches, cosines
+from lossbalance.gradients.branch import Branches
 from lossbalance.gradients.probes import Probes
-from lossbalance.gradients.products import multiply
+from lossbalance.gradients.products import cosines, multiply
 
 TERMS = ["aux", "main"]
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))

@@ -85,7 +85,7 @@ def test_the_weight_is_that_of_autograd(make: Callable[[WeightedLoss], Parameter
         torch.testing.assert_close(criterion.weights["other"], ratio(net, X).detach())
 
 
-def test_more_probes_than_can_be_told_apart_are_refused():
+def test_more_probes_than_a_compiled_graph_can_distinguish_are_refused():
     criterion = WeightedLoss(LRAnnealing(TERMS))
 
     @torch.compile(fullgraph=True, backend="eager")
