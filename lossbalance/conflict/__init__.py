@@ -1,4 +1,4 @@
-"""Aggregators: rules that settle conflicts between the gradients of terms."""
+"""Gradient aggregation: how conflicting gradients of the terms are combined."""
 
 from lossbalance.conflict.aligned_mtl import AlignedMTL
 from lossbalance.conflict.base import Aggregator

@@ -1,4 +1,4 @@
-"""Gradients made orthogonal and equally long."""
+"""Aligned-MTL: equal singular values for the matrix of gradients."""
 
 import torch
 from torch import Tensor
@@ -8,15 +8,15 @@ from lossbalance.conflict.eigen import decompose
 
 
 class AlignedMTL(Aggregator):
-    r"""Brings the principal components of the gradients to one length, that of the shortest, and takes the mean.
+    r"""Rescales the principal components of the gradients to the smallest singular value, and takes the mean.
 
     With the eigenvalues :math:`\lambda_r` of the matrix of inner products and its eigenvectors :math:`v_r`,
 
     .. math:: m = B \, \frac{\mathbf 1}{K}, \qquad
         B = \sqrt{\lambda_{\min}} \sum_r \frac{1}{\sqrt{\lambda_r}} v_r v_r^\top,
 
-    where components of length 0 are left out. The gradients :math:`B g` have a condition number of 1: none dominates
-    and none conflicts.
+    where components with eigenvalue 0 are left out. The aligned gradients :math:`B g` have condition number 1: none
+    dominates and none conflicts.
 
     Shape:
         The matrix is ``[terms, terms]``; multipliers are ``[terms]``.
@@ -31,10 +31,10 @@ class AlignedMTL(Aggregator):
     """
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        """Scales the principal components."""
+        """Rescales the principal components."""
         values, vectors = decompose(gramian)
         kept = values > tolerance * values.max()
-        shortest = torch.where(kept, values, torch.inf).min()
-        scale = torch.where(kept, shortest / values, 0.0).sqrt()
+        smallest = torch.where(kept, values, torch.inf).min()
+        scale = torch.where(kept, smallest / values, 0.0).sqrt()
         mean = present / present.sum()
         return vectors @ (scale * (mean.to(values.dtype) @ vectors))

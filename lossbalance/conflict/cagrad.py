@@ -1,4 +1,4 @@
-"""The best gradient for the term that gains least, near the mean."""
+"""CAGrad (conflict-averse gradient descent): best worst-case improvement near the mean gradient."""
 
 import math
 
@@ -11,22 +11,22 @@ from lossbalance.conflict.base import Aggregator, normalize
 
 
 class CAGrad(Aggregator):
-    r"""Takes, within a distance of the mean gradient, the one that does most for the term that gains least.
+    r"""Maximizes the smallest improvement over the terms within a ball around the mean gradient.
 
     With the mean :math:`g_0 = \frac1K \sum_i g_i`,
 
     .. math:: d = \arg\max_d \min_i \; g_i \cdot d \quad \text{where} \quad \|d - g_0\| \le c \, \|g_0\|.
 
     The solution is :math:`d = g_0 + \sum_i y_i g_i` with :math:`y \ge 0`, so that :math:`m_i = \frac1K + y_i`. With the
-    slack :math:`s_i = g_i \cdot d - \nu`, :math:`\nu` being the least gain, it has :math:`s \ge 0`, :math:`y_i s_i = 0`
-    and :math:`\|\sum_i y_i g_i\| = c \|g_0\|`: for given places of the zeros a linear system, and a quadratic equation
-    for :math:`\nu`.
+    smallest improvement :math:`\nu` and the slack :math:`s_i = g_i \cdot d - \nu`, it satisfies :math:`s \ge 0`,
+    :math:`y_i s_i = 0` and :math:`\|\sum_i y_i g_i\| = c \|g_0\|`: for a given support a linear system, and a quadratic
+    equation for :math:`\nu`.
 
-    From :math:`c = 1` on, where some mean of the gradients is as good as zero, so that nothing helps all terms, the
-    multipliers are 0.
+    For :math:`c \ge 1`, where a convex combination of the gradients vanishes (Pareto stationarity), the multipliers
+    are 0.
 
     Args:
-        c: The distance, as a part of the norm of the mean gradient: 0 is the mean gradient, large values approach
+        c: Radius of the ball over the norm of the mean gradient: 0 is the mean gradient, large values approach
             :class:`MGDA`.
 
     Shape:
@@ -41,7 +41,7 @@ class CAGrad(Aggregator):
         algorithm 1, https://arxiv.org/abs/2110.14048
 
     Example:
-        >>> CAGrad(c=0.5)(torch.eye(2)).tolist()  # the mean is the best direction already, and the longest
+        >>> CAGrad(c=0.5)(torch.eye(2)).tolist()  # the mean, and 0.5 times its norm along itself
         [0.75, 0.75]
     """
 
@@ -50,10 +50,10 @@ class CAGrad(Aggregator):
         self.c = check_number("c", c, "a number, 0 or more", lambda number: 0 <= number < math.inf)
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        r"""Solves on the scale of unit gradients, :math:`y_i \|g_i\|`, on which small ones count."""
+        r"""Solves for :math:`y_i \|g_i\|`, the coefficients of unit gradients, so that small gradients count."""
         norms, cosines = normalize(gramian, present)
         mean = present / present.sum()
-        gains = cosines @ (mean * norms)  # of g_0, times 1 / |g_i|
+        gains = cosines @ (mean * norms)  # g_i . g_0 / |g_i|
         square = self.c**2 * gains.dot(mean * norms).clamp(min=0)  # c^2 |g_0|^2
         identity = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
         system = torch.add(cosines, identity, alpha=tolerance)
@@ -67,12 +67,14 @@ class CAGrad(Aggregator):
             root = torch.addcmul(qp.square(), qq, square - pp).clamp(min=0).sqrt()
             nu = (qp + root) / qq
             rows = torch.where(support.unsqueeze(1), solution, torch.addmm(allowed, system, solution, beta=-1))
-            return torch.addcmul(rows[:, 1], nu, rows[:, 0], value=-1).neg()  # y = nu a - b, or the slack
+            return torch.addcmul(
+                rows[:, 1], nu, rows[:, 0], value=-1
+            ).neg()  # y = nu a - b in the support, the slack outside
 
         y = find_support(solve, present)
-        length = y.dot(cosines @ y).clamp(min=0).sqrt()  # c |g_0|, but for rounding
+        length = y.dot(cosines @ y).clamp(min=0).sqrt()  # c |g_0| up to rounding
         y = torch.where(length > 0, y * (square.sqrt() / length), 0.0) / norms
-        nearest = square / y.sum().square()  # of the norm of sum_i y_i g_i / sum_i y_i
+        nearest = square / y.sum().square()  # squared norm of sum_i y_i g_i / sum_i y_i
         stationary = nearest < max(1e-8, 4 * tolerance) * gramian.trace()
         return torch.where(stationary, 0.0, mean + y)
 

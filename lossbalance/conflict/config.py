@@ -1,4 +1,4 @@
-"""A gradient that no term contradicts, as long as the plain sum allows."""
+"""ConFIG (conflict-free inverse gradients): equal cosine with all gradients."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from lossbalance.conflict.eigen import invert
 
 
 class ConFIG(Aggregator):
-    r"""Takes the direction of equal cosine with every gradient, at the length that the gradients have along it.
+    r"""Takes the direction of equal cosine with every gradient, scaled by the sum of their projections on it.
 
     With :math:`u_i = g_i / \|g_i\|` in the rows of :math:`U`, and :math:`^+` for the pseudo-inverse,
 
     .. math:: v = U^+ \mathbf 1, \qquad d = \Big( \sum_i g_i \cdot \frac{v}{\|v\|} \Big) \frac{v}{\|v\|}.
 
-    As :math:`U^+ = U^\top (U U^\top)^+`, the direction is a combination :math:`v = \sum_i \beta_i u_i` of the
-    gradients, with :math:`\beta = (U U^\top)^+ \mathbf 1` from the matrix :math:`C = U U^\top` of cosines alone, and
+    As :math:`U^+ = U^\top (U U^\top)^+`, the direction is a combination :math:`v = \sum_i \beta_i u_i`, with
+    :math:`\beta = C^+ \mathbf 1` from the matrix :math:`C = U U^\top` of cosines alone, and
 
     .. math:: m_i = \frac{\sum_j \|g_j\| (C \beta)_j}{\beta^\top C \beta} \, \frac{\beta_i}{\|g_i\|}.
 
-    Where gradients depend on each other, C knows their rank to half as many digits as U does.
+    For linearly dependent gradients, the rank of :math:`C` is determined to half as many digits as that of :math:`U`.
 
     Shape:
         The matrix is ``[terms, terms]``; multipliers are ``[terms]``.
@@ -34,7 +34,7 @@ class ConFIG(Aggregator):
     """
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        """Solves for the direction, and scales it."""
+        """Solves for the direction and scales it."""
         norms, cosines = normalize(gramian, present)
         beta = invert(cosines, tolerance) @ present.to(norms.dtype)
         projections = cosines @ beta

@@ -1,4 +1,4 @@
-"""Any rule of TorchJD that goes by inner products."""
+"""Adapter for TorchJD's Gramian-based weightings: UPGrad, NashMTL, FairGrad and others."""
 
 from typing import Any
 
@@ -8,30 +8,30 @@ from torch import Tensor, nn
 from lossbalance.conflict.base import Aggregator
 from lossbalance.conflict.eigen import decompose
 
-_BY_ENTRY = ("ExcessMTLWeighting",)  # it keeps the square of every entry
-_KEY = "_state_key"  # by which TorchJD knows what its buffers were made for
+_ENTRYWISE = ("ExcessMTLWeighting",)  # accumulates the square of every gradient entry
+_KEY = "_state_key"  # TorchJD's record of the shape and device that its buffers were made for
 
 
 class FromTorchJD(Aggregator):
     r"""Makes an aggregator of a weighting of TorchJD, such as ``UPGradWeighting()``, or of an aggregator that has one.
 
-    A weighting that takes the matrix of inner products :math:`G` is given it. NashMTL's takes the gradients themselves,
-    and is given the symmetric :math:`G^{1/2}`, whose rows have the same inner products. Either is given the terms that
-    are present, on the scale on which the longest gradient has length 1; one made for a number of terms refuses others.
+    A weighting of the Gram matrix :math:`G` receives it. NashMTL's takes the gradients themselves, and receives the
+    symmetric :math:`G^{1/2}`, whose rows have the same inner products. Both cover the terms that are present, scaled so
+    that the longest gradient has length 1; a weighting made for a fixed number of terms raises for any other.
 
-    Most of these run a solver on the CPU: a step waits for the device, and does not compile into one graph. Random
-    weightings draw from PyTorch's generator. What a weighting keeps in buffers is in the state; NashMTL's last solution
-    and ``update_weights_every`` start anew after a resume.
+    Most of these run a solver on the CPU: a step synchronizes with the device, and does not compile into one graph.
+    Random weightings draw from PyTorch's global generator. Buffers of the weighting are in the state; NashMTL's last
+    solution and ``update_weights_every`` restart after a resume.
 
     Args:
-        weighting: The weighting or aggregator (``pip install "lossbalance[torchjd]"``). Those with a solver, which are
-            CAGrad, DualProj, FairGrad, NashMTL and UPGrad, need it too: ``pip install "lossbalance[torchjd-solvers]"``.
+        weighting: The weighting or aggregator (``pip install "lossbalance[torchjd]"``). CAGrad,
+            DualProj, FairGrad, NashMTL and UPGrad also need a solver: ``pip install "lossbalance[torchjd-solvers]"``.
 
     Shape:
         The matrix is ``[terms, terms]``; multipliers are ``[terms]``.
 
     Raises:
-        TypeError: If ``weighting`` is neither, or one that does not go by inner products.
+        TypeError: If ``weighting`` is neither, or is not a function of inner products.
 
     Source:
         Quinton and Rey (2024), "Jacobian descent for multi-objective optimization", https://arxiv.org/abs/2406.16232
@@ -47,19 +47,19 @@ class FromTorchJD(Aggregator):
         self.weighting, self.takes_gradients = _find_weighting(weighting)
 
     def forward(self, gramian: Tensor) -> Tensor:
-        """Returns the multipliers ``[terms]``; a weighting with a memory is not shown what is not sound."""
+        """Returns the multipliers ``[terms]``; the weighting never receives a zero or non-finite matrix."""
         if not gramian.isfinite().all() or not gramian.any():
             return torch.ones_like(gramian[0])
         return super().forward(gramian)
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        """Calls the weighting with what is known of the terms that are present."""
-        known = gramian[present][:, present]
+        """Calls the weighting with the inner products of the terms that are present."""
+        inner = gramian[present][:, present]
         if self.takes_gradients:
-            values, vectors = decompose(known)
-            known = vectors * values.clamp(min=0).sqrt() @ vectors.T
+            values, vectors = decompose(inner)
+            inner = vectors * values.clamp(min=0).sqrt() @ vectors.T
         multipliers = torch.zeros_like(gramian[0])
-        multipliers[present] = self.weighting(known).to(multipliers)
+        multipliers[present] = self.weighting(inner).to(multipliers)
         return multipliers
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -69,7 +69,7 @@ class FromTorchJD(Aggregator):
                 destination[f"{path}.{_KEY}"] = getattr(module, _KEY)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Makes room for what TorchJD makes in the first step."""
+        """Allocates the buffers that TorchJD creates in its first step."""
         for path, module in self.named_modules(prefix=prefix.removesuffix(".")):
             if hasattr(module, _KEY):
                 setattr(module, _KEY, state_dict.pop(f"{path}.{_KEY}", None))
@@ -80,7 +80,7 @@ class FromTorchJD(Aggregator):
 
 
 def _find_weighting(given: Any) -> tuple[Any, bool]:
-    """Returns the weighting, and whether it takes gradients rather than their inner products."""
+    """Returns the weighting, and whether it takes gradients instead of their inner products."""
     try:
         from torchjd.aggregation import GramianWeightedAggregator, WeightedAggregator, Weighting
     except ImportError as error:
@@ -89,7 +89,7 @@ def _find_weighting(given: Any) -> tuple[Any, bool]:
         return given.gramian_weighting, False
     weighting = given.weighting if isinstance(given, WeightedAggregator) else given
     name = type(weighting).__name__
-    if not isinstance(weighting, Weighting) or name in _BY_ENTRY:
+    if not isinstance(weighting, Weighting) or name in _ENTRYWISE:
         raise TypeError(
             f"`weighting` must be a weighting of TorchJD that goes by inner products, such as UPGradWeighting(), or an "
             f"aggregator that has one, got {given!r}."

@@ -1,4 +1,4 @@
-"""A gradient in which every term has the same say."""
+"""IMTL-G (impartial multi-task learning): equal projections onto all gradients."""
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ class IMTLG(Aggregator):
 
     .. math:: d = \sum_i m_i g_i, \qquad d \cdot \frac{g_i}{\|g_i\|} \text{ the same for all } i, \qquad \sum_i m_i = 1.
 
-    That is :math:`G m \propto (\|g_1\|, \dots, \|g_K\|)`, solved by the pseudo-inverse of the matrix :math:`G` of inner
-    products where gradients depend on each other. A multiplier may be negative. Where gradients point against each
-    other the multipliers may grow without bound; a sum of exactly 0 gives 0 for each.
+    That is :math:`G m \propto (\|g_1\|, \dots, \|g_K\|)`, solved by the pseudo-inverse of the Gram matrix :math:`G`, so
+    that gradients may be linearly dependent. A multiplier may be negative. For gradients in opposite directions the
+    multipliers are unbounded; a sum of exactly 0 gives multipliers of 0.
 
     Shape:
         The matrix is ``[terms, terms]``; multipliers are ``[terms]``.

@@ -1,4 +1,4 @@
-"""The shortest gradient between those of the terms."""
+"""MGDA (multiple-gradient descent): min-norm point of the convex hull."""
 
 import torch
 from torch import Tensor
@@ -9,20 +9,20 @@ from lossbalance.conflict.base import Aggregator, normalize
 
 
 class MGDA(Aggregator):
-    r"""Takes the point of the gradients' convex hull that is nearest to zero.
+    r"""Takes the min-norm point in the convex hull of the gradients.
 
     .. math:: \alpha = \arg\min_{\alpha \ge 0,\; \sum_i \alpha_i = 1} \Big\| \sum_i \alpha_i g_i \Big\|^2,
         \qquad m_i = \alpha_i.
 
-    Its product with every gradient is at least its own square: a small step along it makes no loss larger. So a small
-    gradient is heard and a large one hardly; where gradients are compared that differ by orders of magnitude,
-    ``normalize`` asks for the hull of :math:`g_i / \|g_i\|`, and :math:`m_i \propto \alpha_i / \|g_i\|` with sum 1.
+    Its inner product with every gradient is at least its own squared norm: a small step along it increases no loss. The
+    smallest gradients dominate it. ``normalize`` takes the hull of :math:`g_i / \|g_i\|` instead, for gradients that
+    differ by orders of magnitude, and :math:`m_i \propto \alpha_i / \|g_i\|` with sum 1.
 
-    With :math:`y_i = \alpha_i \|g_i\|` and a multiple of it, this is a least squares problem under :math:`y \ge 0`,
-    which is solved exactly, in a dozen small linear systems at most.
+    With :math:`y_i \propto \alpha_i \|g_i\|` this is a least-squares problem under :math:`y \ge 0`, solved exactly by
+    at most a dozen small linear systems.
 
     Args:
-        normalize: Whether gradients are divided by their norms first.
+        normalize: Whether the gradients are divided by their norms first.
 
     Shape:
         The matrix is ``[terms, terms]``; multipliers are ``[terms]``.
@@ -45,14 +45,16 @@ class MGDA(Aggregator):
         self.normalize = check_flag("normalize", normalize)
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        """Solves for the nearest point on the scale of unit gradients, on which small ones count."""
+        """Solves for the coefficients of unit gradients, so that small gradients count."""
         norms, cosines = normalize(gramian, present)
         target = present.to(norms.dtype)
         if not self.normalize:
             target = target * torch.where(present, norms, torch.inf).min() / norms
-        # min |sum_i y_i u_i|^2 + (target . y - 1)^2 is a multiple of the nearest point where target . y = 1
+        # min |sum_i y_i u_i|^2 + (target . y - 1)^2 is solved by a multiple of the min-norm point with target . y = 1
         identity = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
-        system = torch.addr(cosines, target, target).add_(identity, alpha=tolerance)  # equal gradients share
+        system = torch.addr(cosines, target, target).add_(
+            identity, alpha=tolerance
+        )  # equal gradients get equal weights
         right, allowed = target.unsqueeze(1), tolerance**0.5 - target
 
         def solve(support: Tensor) -> Tensor:

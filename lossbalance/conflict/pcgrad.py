@@ -1,4 +1,4 @@
-"""Each gradient without what it has against the others."""
+"""PCGrad (gradient surgery): projects out conflicting components."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ _FACTOR, _PRIME = 48271, 2**31 - 1  # Park, Miller and Stockmeyer (1993), "Techn
 
 
 class PCGrad(Aggregator):
-    r"""Projects each gradient off those that it conflicts with, one after another, and takes the sum.
+    r"""Projects each gradient onto the normal planes of those it conflicts with, and takes the sum.
 
     For each term i, starting from :math:`g_i^{PC} = g_i`, and for the other terms j in random order,
 
     .. math:: g_i^{PC} \leftarrow g_i^{PC} - \frac{\min(0,\; g_i^{PC} \cdot g_j)}{\|g_j\|^2} \, g_j,
         \qquad d = \sum_i g_i^{PC}.
 
-    Without a conflict it is the plain sum. The order, which matters from three terms on, is drawn anew in each step
-    from a number that is kept in a buffer: the same on all ranks, and after a resume.
+    Without a conflict it is the plain sum. The order, which matters for three or more terms, is drawn in each step from
+    a random state kept in a buffer: the same on all ranks, and after a resume.
 
     Args:
-        seed: The first number.
+        seed: Seed of the order.
 
     Shape:
         The matrix is ``[terms, terms]``; multipliers are ``[terms]``.
@@ -47,25 +47,27 @@ class PCGrad(Aggregator):
         self.register_buffer("draw", torch.tensor(self.seed + 1))
 
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:
-        """Projects all gradients at once, each by its own order of the others."""
-        taken = -gramian / torch.where(present, gramian.diagonal(), 1.0).unsqueeze(1)  # - g_i . g_j / |g_i|^2
-        parts = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)  # of g_j in each g_i^PC
+        """Projects all gradients in parallel, each by its own order of the others."""
+        removed = -gramian / torch.where(present, gramian.diagonal(), 1.0).unsqueeze(1)  # - g_i . g_j / |g_i|^2
+        parts = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)  # coefficient of g_j in g_i^PC
         order = self._order(len(gramian))
-        for turn, rows in zip(order, taken[torch.stack(order)], strict=True):
+        for other, rows in zip(order, removed[torch.stack(order)], strict=True):
             conflict = (parts * rows).sum(dim=1, keepdim=True).clamp(min=0)
-            parts.scatter_add_(1, turn.unsqueeze(1), conflict)
+            parts.scatter_add_(1, other.unsqueeze(1), conflict)
         return parts.sum(dim=0)
 
-    def advance(self, sound: Tensor) -> None:
-        """Takes the next number."""
-        self.draw.copy_(torch.where(sound, self.draw * _FACTOR % _PRIME, self.draw))
+    def update_state(self, valid: Tensor) -> None:
+        """Draws the next random state."""
+        self.draw.copy_(torch.where(valid, self.draw * _FACTOR % _PRIME, self.draw))
 
     def _order(self, count: int) -> tuple[Tensor, ...]:
-        """Returns, for each turn, the term that each gradient is projected off, ``[terms]``."""
+        """Returns, for each round, the term that each gradient is projected against, ``[terms]``."""
         if count == 2:
             return (torch.arange(1, -1, -1, device=self.draw.device),)
         cells = torch.arange(count * count, device=self.draw.device).view(count, count)
         keys = (self.draw + cells) * _FACTOR % _PRIME
-        keys = (keys * keys + cells) % _PRIME  # multiples of one number would come in few orders
-        keys = keys.masked_fill(torch.eye(count, dtype=torch.bool, device=keys.device), _PRIME)  # itself comes last
+        keys = (keys * keys + cells) % _PRIME  # a linear generator alone yields few orders
+        keys = keys.masked_fill(
+            torch.eye(count, dtype=torch.bool, device=keys.device), _PRIME
+        )  # the term itself is last
         return keys.argsort(dim=1)[:, :-1].unbind(dim=1)

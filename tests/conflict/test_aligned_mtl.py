@@ -10,7 +10,7 @@ def test_two_gradients_by_hand():
     assert AlignedMTL()(torch.tensor([[5.0, 4.0], [4.0, 5.0]])).tolist() == pytest.approx([1 / 6, 1 / 6])
 
 
-def test_what_is_added_up_is_orthogonal_and_equally_long():
+def test_the_aligned_gradients_are_orthogonal_and_equally_long():
     rows = gradients(4, "random", 0)
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     aligned = (values[0] / values).sqrt() * vectors @ vectors.T @ rows
@@ -18,6 +18,6 @@ def test_what_is_added_up_is_orthogonal_and_equally_long():
     torch.testing.assert_close(AlignedMTL()(rows @ rows.T) @ rows, aligned.mean(dim=0))
 
 
-def test_a_direction_that_is_not_there_is_left_out():
-    # two equal gradients of norm 1: one direction, of eigenvalue 2, which stays as it is
+def test_a_component_with_eigenvalue_0_is_left_out():
+    # two equal gradients of norm 1: one component with eigenvalue 2, unchanged
     assert AlignedMTL()(torch.ones(2, 2)).tolist() == pytest.approx([0.5, 0.5])

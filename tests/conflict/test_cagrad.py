@@ -14,13 +14,13 @@ def test_two_gradients_by_hand():
     assert multipliers.tolist() == pytest.approx([0.5, 0.5 + radius / 0.5])
 
 
-def test_the_mean_is_what_is_left_at_no_distance():
+def test_radius_0_gives_the_mean():
     assert CAGrad(c=0)(torch.tensor([[1.0, -0.5, 0.0], [-0.5, 4.0, 0.0], [0.0, 0.0, 0.0]])).tolist() == [0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize("kind", ["random", "alike", "nearly adding up to zero"])
 @pytest.mark.parametrize("count", [2, 3, 8])
-def test_the_least_gain_is_as_large_as_the_dual_problem_allows(kind, count):
+def test_the_smallest_improvement_equals_the_bound_of_the_dual_problem(kind, count):
     for seed in range(10):
         rows, c = gradients(count, kind, seed), 0.6
         multipliers = CAGrad(c)(rows @ rows.T)
@@ -31,20 +31,20 @@ def test_the_least_gain_is_as_large_as_the_dual_problem_allows(kind, count):
         torch.testing.assert_close((rows @ result).min(), bound, rtol=1e-6, atol=1e-9 * rows.norm().item() ** 2)
 
 
-def test_far_from_the_mean_the_direction_is_that_of_the_shortest_gradient():
+def test_for_a_large_radius_the_direction_is_that_of_mgda():
     rows = torch.tensor([[1.0, 0.2], [-0.3, 1.5]], dtype=torch.float64)
     far, shortest = CAGrad(c=1e6)(rows @ rows.T) @ rows, MGDA()(rows @ rows.T) @ rows
     torch.testing.assert_close(far / far.norm(), shortest / shortest.norm(), rtol=1e-5, atol=1e-5)
 
 
-def test_where_nothing_helps_all_terms_nothing_is_done():
+def test_a_pareto_stationary_point_gives_multipliers_of_0():
     opposite = torch.tensor([[1.0, -2.0], [-2.0, 4.0]])
     assert CAGrad(c=2)(opposite).tolist() == [0.0, 0.0]
-    # nearer to the mean, which is -1/2, the best is to go back a half of it, along the first
+    # within half of the mean's norm (the mean is -1/2), the optimum is -1/4
     assert CAGrad(c=0.5)(opposite).tolist() == pytest.approx([0.75, 0.5])
 
 
 @pytest.mark.parametrize("c", [-0.1, math.inf])
-def test_a_distance_out_of_range_is_refused(c):
+def test_a_radius_out_of_range_is_refused(c):
     with pytest.raises(ValueError, match="`c` must be a number, 0 or more, got"):
         CAGrad(c=c)

@@ -6,7 +6,7 @@ from lossbalance.conflict import MGDA
 from tests.conflict.test_every_aggregator import CONF
 
 
-def test_the_command_line_chooses_the_aggregator():
+def test_conflict_selects_the_aggregator_on_the_command_line():
     register()
     with initialize_config_dir(str(CONF.parent), version_base="1.3"):
         plain = compose("train", overrides=["loss=equal"])

@@ -1,4 +1,4 @@
-"""What every aggregator must do, for every YAML in ``conf/conflict/``; a new aggregator needs no edit here."""
+"""Properties that every aggregator guarantees, for every YAML in ``conf/conflict/``."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ INF, NAN = float("inf"), float("nan")
 
 
 def make(name: str, own: bool = False) -> Aggregator:
-    """Makes the aggregator of the YAML; with ``own``, one that calls another package is skipped."""
+    """Makes the aggregator of the YAML; with ``own``, adapters to another package are skipped."""
     if name == "upgrad" and (own or not find_spec("quadprog")):
         pytest.skip("its solver runs on the CPU" if own else "needs lossbalance[torchjd-solvers]")
     return instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
@@ -52,14 +52,14 @@ def test_a_factor_that_all_gradients_share_changes_nothing(name, factor):
 def test_an_absent_term_leaves_the_others_what_they_would_get_without_it(name, absent):
     gramian = products(3)
     gramian[absent] = gramian[:, absent] = 0
-    rest = [place for place in range(3) if place != absent]
+    rest = [index for index in range(3) if index != absent]
     multipliers = make(name)(gramian)
     assert multipliers[absent] == 0
     torch.testing.assert_close(multipliers[rest], make(name)(gramian[rest][:, rest]))
 
 
 @pytest.mark.parametrize("broken", [NAN, INF, -INF, 0.0])
-def test_a_matrix_that_says_nothing_gives_the_plain_sum_and_moves_no_state(name, broken):
+def test_a_zero_or_non_finite_matrix_gives_the_plain_sum_and_updates_no_state(name, broken):
     aggregator = make(name)
     gramian = products(3) * 0 if broken == 0 else products(3)
     gramian[1, 1] = broken
@@ -69,13 +69,13 @@ def test_a_matrix_that_says_nothing_gives_the_plain_sum_and_moves_no_state(name,
 
 
 def test_the_order_of_the_terms_does_not_matter(name):
-    count = 2 if name == "pcgrad" else 4  # which settles more by chance
+    count = 2 if name == "pcgrad" else 4  # the order is random for more
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
     gramian = products(count)
     torch.testing.assert_close(make(name)(gramian[order][:, order]), make(name)(gramian)[order])
 
 
-def test_gradients_that_depend_on_each_other_give_finite_multipliers(name):
+def test_linearly_dependent_gradients_give_finite_multipliers(name):
     for gradients in ([[1.0], [1.0], [2.0]], [[1.0], [-1.0]], [[1.0, 0.0], [-2.0, 1e-6], [1.0, 0.0]]):
         rows = torch.tensor(gradients)
         multipliers = make(name)(rows @ rows.T)
@@ -83,7 +83,7 @@ def test_gradients_that_depend_on_each_other_give_finite_multipliers(name):
         assert (multipliers @ rows).norm() <= 2 * rows.norm(dim=1).sum()
 
 
-def test_single_precision_gives_what_double_does(name):
+def test_single_and_double_precision_agree(name):
     gramian = products(4, size=12)
     single = make(name)(gramian.float())
     assert single.dtype == torch.float32
@@ -96,8 +96,8 @@ def test_many_terms_give_finite_multipliers(name):
     assert multipliers.any()
 
 
-class Questions(TorchDispatchMode):
-    """Counts how often the host asks the device for a value, and so waits for it."""
+class SyncCounter(TorchDispatchMode):
+    """Counts host-device synchronizations."""
 
     count = 0
 
@@ -106,11 +106,11 @@ class Questions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_device_is_asked_for_nothing(name):
+def test_it_never_synchronizes_with_the_device(name):
     aggregator = make(name, own=True)
-    with Questions() as asked:
+    with SyncCounter() as counter:
         aggregator(products(3))
-    assert asked.count == 0
+    assert counter.count == 0
 
 
 def test_it_compiles_into_one_graph(name):
@@ -122,17 +122,17 @@ def test_it_compiles_into_one_graph(name):
     torch.testing.assert_close(compiled.state_dict(), {f"_orig_mod.{k}": v for k, v in plain.state_dict().items()})
 
 
-def test_a_narrower_module_keeps_its_state(name):
+def test_a_module_cast_to_bfloat16_keeps_the_precision_of_its_state(name):
     aggregator = make(name).bfloat16()
     torch.testing.assert_close(aggregator(products(3)), make(name)(products(3)))
 
 
-def test_evaluation_moves_no_state():
+def test_evaluation_updates_no_state():
     aggregator = PCGrad().eval()
     aggregator(products(3))
     assert aggregator.draw == PCGrad().draw
 
 
-def test_what_torchjd_gives_is_checked():
+def test_a_module_that_is_no_weighting_of_torchjd_is_refused():
     with pytest.raises(TypeError, match=r"`weighting` must be a weighting of TorchJD .*, such as UPGradWeighting\(\)"):
         FromTorchJD(torch.nn.Linear(2, 2))

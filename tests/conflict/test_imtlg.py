@@ -19,5 +19,5 @@ def test_all_projections_are_equal():
     assert multipliers.sum() == pytest.approx(1)
 
 
-def test_gradients_of_one_direction_take_part_by_their_norms():
+def test_parallel_gradients_get_multipliers_proportional_to_their_norms():
     assert IMTLG()(torch.tensor([[1.0, 2.0], [2.0, 4.0]])).tolist() == pytest.approx([1 / 3, 2 / 3])

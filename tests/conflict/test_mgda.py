@@ -17,10 +17,10 @@ def gradients(count: int, kind: str, seed: int) -> Tensor:
     return KINDS[kind](rows) * torch.logspace(-1, 1, count, dtype=torch.float64).unsqueeze(1)
 
 
-def test_the_nearest_point_between_two_gradients_by_hand():
-    # g = (1, 0), (-1, 2): between them lies (1/2, 1/2), the foot of the perpendicular from 0
+def test_the_min_norm_point_of_two_gradients_by_hand():
+    # g = (1, 0), (-1, 2): the min-norm point is (1/2, 1/2), the foot of the perpendicular from 0
     assert MGDA()(torch.tensor([[1.0, -1.0], [-1.0, 5.0]])).tolist() == pytest.approx([0.75, 0.25])
-    # g = (1, 0), (2, 1): no point between them is shorter than the first
+    # g = (1, 0), (2, 1): the first is the shortest of the hull
     assert MGDA()(torch.tensor([[1.0, 2.0], [2.0, 5.0]])).tolist() == pytest.approx([1.0, 0.0])
 
 
@@ -32,7 +32,7 @@ def test_unit_gradients_by_hand():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [3, 8, 16])
-def test_no_gradient_is_contradicted_so_that_the_point_is_the_nearest(kind, count):
+def test_every_inner_product_is_at_least_the_squared_norm_so_that_the_point_is_optimal(kind, count):
     for seed in range(10):
         rows = gradients(count, kind, seed)
         multipliers = MGDA()(rows @ rows.T)
@@ -43,10 +43,10 @@ def test_no_gradient_is_contradicted_so_that_the_point_is_the_nearest(kind, coun
         assert (rows @ nearest).min() >= nearest.dot(nearest) - 1e-8 * shortest
 
 
-def test_equal_gradients_share():
+def test_equal_gradients_get_equal_weights():
     assert MGDA()(torch.ones(4, 4)).tolist() == pytest.approx([0.25] * 4)
 
 
-def test_a_word_for_a_flag_is_refused():
+def test_a_string_in_place_of_a_flag_is_refused():
     with pytest.raises(TypeError, match="`normalize` must be True or False, got 'no'"):
         MGDA(normalize="no")

@@ -20,7 +20,7 @@ def test_without_conflict_it_is_the_plain_sum():
     assert PCGrad()(torch.tensor([[1.0, 0.5], [0.5, 4.0]])).tolist() == [1.0, 1.0]
 
 
-def test_each_order_of_the_others_is_drawn_as_often():
+def test_all_orders_are_equally_frequent():
     aggregator, orders = PCGrad(), Counter()
     for _ in range(600):
         order = torch.stack(aggregator._order(4), dim=1)
@@ -31,7 +31,7 @@ def test_each_order_of_the_others_is_drawn_as_often():
     assert max(abs(count - 100) for count in orders.values()) < 40  # four standard deviations
 
 
-def test_steps_differ_and_a_resumed_run_goes_on_with_the_same():
+def test_the_order_changes_between_steps_and_a_resumed_run_draws_the_same():
     straight, resumed = PCGrad(seed=3), PCGrad()
     first = [straight(CONFLICT) for _ in range(8)]
     resumed.load_state_dict(straight.state_dict())

@@ -1,4 +1,4 @@
-"""The same inner products give what TorchJD makes of them, wherever both have a method."""
+"""Parity with TorchJD."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_cagrad_to_the_precision_of_their_solver(c):
         torch.testing.assert_close(CAGrad(c)(gramian), theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_any_of_theirs_by_inner_products_or_by_gradients():
+def test_weightings_of_inner_products_and_of_gradients_are_adapted():
     gramian = gradients(3, 0) @ gradients(3, 0).T
     for weighting in (peers.MGDA(), peers.MGDAWeighting()):
         expected = peers.MGDAWeighting()(gramian)
@@ -85,7 +85,7 @@ def test_any_of_theirs_by_inner_products_or_by_gradients():
     ],
 )
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem:UserWarning")
-def test_those_with_a_solver_give_the_same_gradient(solver, make):
+def test_weightings_with_a_solver_give_the_same_gradient(solver, make):
     pytest.importorskip(solver)
     for seed in range(3):
         rows = gradients(3, seed)
@@ -94,13 +94,13 @@ def test_those_with_a_solver_give_the_same_gradient(solver, make):
 
 
 @pytest.mark.parametrize("make", [peers.ConFIG, getattr(peers, "ExcessMTL", peers.ConFIG), peers.GradDrop])
-def test_those_that_do_not_go_by_inner_products_are_refused(make):
+def test_weightings_that_need_more_than_inner_products_are_refused(make):
     with pytest.raises(TypeError, match="`weighting` must be a weighting of TorchJD that goes by inner products"):
         FromTorchJD(make())
 
 
 @pytest.mark.parametrize("make", [peers.GradVacWeighting, peers.MoDoWeighting, peers.SDMGradWeighting])
-def test_what_a_weighting_keeps_is_in_the_state_and_a_step_that_is_not_finite_leaves_no_trace(make, tmp_path):
+def test_buffers_of_a_weighting_are_in_the_state_and_a_non_finite_step_leaves_no_trace(make, tmp_path):
     whole, resumed = FromTorchJD(make()), FromTorchJD(make())
     steps = [gradients(3, seed) @ gradients(3, seed).T for seed in range(4)]
     for gramian in steps[:2]:
@@ -111,7 +111,7 @@ def test_what_a_weighting_keeps_is_in_the_state_and_a_step_that_is_not_finite_le
     for gramian in steps[2:]:
         ours, theirs = (torch.manual_seed(0) and each(gramian) for each in (resumed, whole))
         assert torch.equal(ours, theirs)
-    assert whole.weighting.state_dict()  # it does keep something
+    assert whole.weighting.state_dict()
     for ours, theirs in zip(resumed.weighting.buffers(), whole.weighting.buffers(), strict=True):
         assert torch.equal(ours, theirs)
 
