@@ -1,7 +1,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+ELSEWHERE := .venv-$(notdir $(PYTHON))
+CORE := tests/criterion/test_weighted_loss.py tests/weighting tests/conflict tests/penalties tests/gradients
 
-.PHONY: help train test test-lowest docs
+.PHONY: help train test test-lowest test-python test-core docs links
 
 help:  ## what there is to make
 	@grep -E "^[a-z-]+:.*##" Makefile | sed -E "s/:.*## /\t/" | expand -t 16
@@ -21,10 +23,27 @@ docs: .venv/installed  ## the site, in docs/_build/html
 test-lowest: .venv-lowest/installed  ## the tests, with the lowest versions that pyproject.toml admits
 	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n auto
 
+test-python: $(ELSEWHERE)/installed  ## the tests, with another Python: make test-python PYTHON=python3.13
+	OMP_NUM_THREADS=1 $(ELSEWHERE)/bin/pytest -n auto
+
+test-core:  ## the tests of the core, without any extra
+	rm -rf .venv-core
+	$(PYTHON) -m venv .venv-core
+	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest
+	OMP_NUM_THREADS=1 .venv-core/bin/pytest -q $(CORE)
+
 .venv-lowest/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
+	touch $@
+
+links: .venv/installed  ## the links of the site, which needs a network
+	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
+
+$(ELSEWHERE)/installed: pyproject.toml setup.py
+	$(PYTHON) -m venv $(ELSEWHERE)
+	$(ELSEWHERE)/bin/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
 .venv/installed: pyproject.toml setup.py constraints.txt
