@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ELSEWHERE := .venv-$(notdir $(PYTHON))
-CORE := tests/criterion/test_weighted_loss.py tests/weighting tests/conflict tests/penalties tests/gradients
+CORE := tests/criterion/test_weighted_loss.py tests/weighting tests/conflict tests/penalties tests/gradients --ignore-glob="*_command_line.py"
 
 .PHONY: help train test test-lowest test-python test-core docs links
 
@@ -29,7 +29,7 @@ test-python: $(ELSEWHERE)/installed  ## the tests, with another Python: make tes
 test-core:  ## the tests of the core, without any extra
 	rm -rf .venv-core
 	$(PYTHON) -m venv .venv-core
-	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest
+	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest torchjd numpy
 	OMP_NUM_THREADS=1 .venv-core/bin/pytest -q $(CORE)
 
 .venv-lowest/installed: pyproject.toml setup.py
