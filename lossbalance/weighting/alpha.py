@@ -1,4 +1,4 @@
-"""One number between the first loss and the rest."""
+"""Convex combination of the first loss and the mean of the others, by one number alpha."""
 
 from collections.abc import Iterable
 

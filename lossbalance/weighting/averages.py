@@ -1,4 +1,4 @@
-"""Averages over steps, one per term, that a term which was not seen does not move."""
+"""Bias-corrected running averages, one per term; a term that was not seen keeps its own."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def start_average(count: int) -> Tensor:
-    """Returns the state ``[3, terms]`` of running averages that have seen nothing: for a buffer.
+    """Returns the state ``[3, terms]`` of running averages before the first value: for a buffer.
 
     The first row averages the values as if they had been 0 before training, the second the number 1, which the third
     holds. So the ratio of the first two is free of the bias of the start.
@@ -36,11 +36,11 @@ def read_average(state: Tensor) -> Tensor:
 
 
 def set_where(state: Tensor, moves: Tensor, values: Tensor) -> None:
-    """Takes up the values of the terms that move, in place.
+    """Sets the state of the terms that move to their values, in place.
 
     Args:
         state: A buffer, ``[..., terms]``.
-        moves: Whether the state of a term takes up its value, ``[terms]``.
+        moves: Whether the state of a term is set to its value, ``[terms]``.
         values: The values; anything where a term does not move.
     """
     torch.where(moves, values.to(state.dtype), state, out=state)

@@ -1,4 +1,4 @@
-"""What a weighting scheme is."""
+"""Base class of all weighting schemes, and the types that describe a step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -30,9 +30,9 @@ class Losses(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What all ranks together saw of the terms in one step: rows ``[terms]``, detached, the same on every rank.
+    """Losses and gradient norms of one step, over all ranks: rows ``[terms]``, detached, the same on every rank.
 
-    Read it by attribute; it may get more of them.
+    Access fields by name: more may be added.
     """
 
     losses: Tensor
@@ -92,15 +92,15 @@ class Weighting(DeferredModule, ABC):
     in the order of the names. A new one is one file with one class, which
 
     - implements :meth:`weigh`: the total and the weights, from the losses and the scheme's state;
-    - overrides :meth:`observe` if its state moves by rule: then it is shown every training step;
-    - sets ``uses_gradients`` or ``uses_magnitudes`` if it needs more of a step than the losses;
+    - overrides :meth:`observe` if its state is updated by rule: it is called in every training step;
+    - sets ``uses_gradients`` or ``uses_magnitudes`` if it needs more than the losses;
     - keeps whatever changes during training in a parameter or a buffer, so that a checkpoint holds it.
 
-    What every scheme promises, and the tests ask of each one in ``conf/loss/``:
+    Every scheme guarantees, and the tests check for each one in ``conf/loss/``:
 
     - ``weights == d total / d losses``, detached, and 0 for a term that is not present;
     - only :meth:`observe` changes state, and never that of a term which was not seen;
-    - nothing asks the device for a value: branches on tensors are ``torch.where``.
+    - there is no host-device synchronization: branches on tensors are ``torch.where``.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -116,16 +116,16 @@ class Weighting(DeferredModule, ABC):
     """Whether it also needs the largest and the mean magnitude of the entries of the gradients."""
 
     first_term_leads: ClassVar[bool] = False
-    """Whether the first term is not like the others, so that a state cannot be brought into an order with another."""
+    """Whether the first term has a role of its own, so that a state with another first term is refused."""
 
     _zeros: Tensor
     learning_rate: float | None = None
-    """What the optimizer should train the parameters with, if the scheme has any; None is the optimizer's own rate."""
+    """Learning rate for the scheme's parameters, if it has any; None is the optimizer's own."""
 
     def __init__(self, terms: Iterable[str]) -> None:
         super().__init__()
         self.terms = check_terms(terms)
-        args, kwargs = self._arguments  # to be made anew from, and what gave the names may give them once
+        args, kwargs = self._arguments  # for a copy; an iterator gives the names only once
         self._arguments = (self.terms, *args[1:]) if args else args, kwargs
         self.register_buffer("_zeros", torch.zeros(len(self.terms)), persistent=False)
 
@@ -142,7 +142,7 @@ class Weighting(DeferredModule, ABC):
         """
 
     def observe(self, observation: Observation) -> None:
-        """Moves the state by what was seen; called in training only, before :meth:`weigh`, without autograd."""
+        """Updates the state from the step; called in training only, before :meth:`weigh`, without autograd."""
 
     def find_non_finite(self, losses: Tensor) -> Tensor:
         """Returns nan if one of the losses is not finite, else 0, ``[]``: in one operation, as 0 * inf is nan."""

@@ -1,4 +1,4 @@
-"""Losses that are to stay below a limit."""
+"""Constrained optimization (GECO): dual ascent on Lagrange multipliers keeps losses below limits."""
 
 from collections.abc import Iterable, Mapping
 
@@ -109,7 +109,7 @@ class Constrained(Weighting):
         return {term: distance for term, distance in rows if term in self.limits}
 
     def check(self) -> None:
-        """Warns of limits that are out of reach; waits for the device."""
+        """Warns of limits that are out of reach; synchronizes with the device."""
         columns = self.weight, self._range[1], read_average(self.average)
         rows = zip(self.terms, *(column.tolist() for column in columns), strict=True)
         for term, weight, highest, average in rows:
@@ -121,7 +121,7 @@ class Constrained(Weighting):
                 )
 
     def train(self, mode: bool = True) -> "Constrained":
-        """Switches between training and evaluation, and takes the opportunity to :meth:`check`."""
+        """Switches between training and evaluation, and calls :meth:`check`."""
         self.check()
         super().train(mode)
         return self

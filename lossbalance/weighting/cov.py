@@ -1,4 +1,4 @@
-"""Weights from how much each loss still moves."""
+"""Coefficient-of-variation weighting (CoV-Weighting)."""
 
 from collections.abc import Iterable
 

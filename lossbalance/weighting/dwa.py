@@ -1,4 +1,4 @@
-"""Weights from how fast each loss has fallen."""
+"""Dynamic weight average (DWA): weights by the ratio of successive epoch losses."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Every loss as it comes."""
+"""Equal weighting: the plain sum of the losses."""
 
 import torch
 from torch import Tensor

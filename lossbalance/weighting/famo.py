@@ -1,4 +1,4 @@
-"""Losses that fall at one relative rate."""
+"""FAMO (fast adaptive multitask optimization): equal decrease of all log losses."""
 
 from collections.abc import Iterable, Mapping
 
@@ -36,9 +36,9 @@ class FAMO(PositiveWeighting):
         with torch.no_grad():
             criterion.weighting.update(losses_of(batch))
 
-    Without that call the losses of the next batch would have to do, and their noise drowns the fall: on one table this
-    cost 57 %. So :math:`\delta` is then the fall of the logarithm of a running average, which has the fall in full, a
-    little late, and :math:`1 - \beta` of the noise. It costs no second pass and is an approximation.
+    Without that call the losses of the next batch would have to do, and their noise hides the decrease: on one table
+    this cost 57 %. So :math:`\delta` is then the decrease of the logarithm of a running average, which has all of the
+    decrease, a little late, and :math:`1 - \beta` of the noise. It costs no second pass and is an approximation.
 
     A term that a step lacks keeps its logit. In ``eval()`` the weights are those of the last training step.
 
@@ -91,7 +91,7 @@ class FAMO(PositiveWeighting):
         self.register_buffer("average", start_average(count))
 
     def observe(self, observation: Observation) -> None:
-        """Moves the logits by the average, unless :meth:`update` has done so, and takes up the losses of the step."""
+        """Moves the logits by the average, unless :meth:`update` has done so, and stores the losses of the step."""
         losses = observation.losses.to(self.latest.dtype)
         seen = self.find_positive(observation)
         before = read_average(self.average)

@@ -1,4 +1,4 @@
-"""Weights chosen by hand."""
+"""Fixed weights, chosen by hand."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""The geometric mean of the losses."""
+"""Geometric loss strategy (GLS): the geometric mean of the losses."""
 
 from collections.abc import Iterable
 
@@ -48,7 +48,7 @@ class GeometricMean(PositiveWeighting):
         self.register_buffer("latest", torch.ones(len(self.terms)))
 
     def observe(self, observation: Observation) -> None:
-        """Takes up the losses of the step."""
+        """Stores the losses of the step."""
         set_where(self.latest, self.find_positive(observation), observation.losses)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

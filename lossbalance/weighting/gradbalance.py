@@ -1,4 +1,4 @@
-"""Every loss gets its ratio of the gradient."""
+"""Gradient balancing (the loss balancer of EnCodec): each term's share of the gradient norm."""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,12 +19,12 @@ class GradBalance(Weighting):
     .. math:: T = \sum_i w_i L_i, \qquad w_i = \frac{\rho_i}{\sum_j \rho_j} \, \frac{1}{a_i}.
 
     So the gradient of term i has a norm of about :math:`\rho_i / \sum_j \rho_j`, whatever the unit of its loss. The
-    ratios are what is left to choose, and they mean something: how much each term may say.
+    ratios are what is left to choose, and they mean something: each term's share of the gradient norm.
 
     The norms of the weighted gradients add up to 1, as published, while the plain gradients fade; the weights add up to
-    nothing in particular. One run ended 6.0 % below the best fixed weights of a sweep on average over fourteen tables
-    that were kept back, at worst 3.9 % above; with ``WeightedLoss(loss_sum=K)`` 8.4 % below, at worst 1.0 % above
-    (``scripts/study.py one_run --tables kept_back``).
+    nothing in particular. One run ended 6.0 % below the best fixed weights of a sweep on average over fourteen
+    held-out tables, at worst 3.9 % above; with ``WeightedLoss(loss_sum=K)`` 8.4 % below, at worst 1.0 % above
+    (``scripts/study.py one_run --tables held_out``).
 
     A term that is absent, or has a gradient of exactly zero, keeps its average. Until its first norm is known, a term
     weighs 1.

@@ -1,4 +1,4 @@
-"""Losses that train at one pace."""
+"""GradNorm (gradient normalization): equal training rates of all terms."""
 
 from collections.abc import Iterable, Mapping
 
@@ -48,7 +48,7 @@ class GradNorm(PositiveWeighting):
 
     Raises:
         TypeError: If ``restoring_force`` or ``lr`` is not a number.
-        ValueError: If one of them is out of its range, or ``initial`` is not a known word or misses a term. In
+        ValueError: If one of them is out of its range, or ``initial`` is not a known choice or misses a term. In
             training, if a loss is negative; :class:`PositiveWeighting` says when.
 
     Source:
@@ -86,7 +86,7 @@ class GradNorm(PositiveWeighting):
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
         latest = torch.where(observation.seen, observation.losses, self.first_loss)
-        self.note(latest)
+        self.record_lowest(latest)
         average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
         norms = observation.norms * (latest >= 0)
         slope, scale = self.slope(latest, norms)
@@ -117,7 +117,7 @@ class GradNorm(PositiveWeighting):
         return norms * torch.sign(gradient - rate**self.restoring_force), scale[0]
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighs each loss by where its weight has come to; by 1 as long as it is unknown."""
+        """Weighs each loss by its current weight; by 1 as long as that is unknown."""
         return weighted_sum(losses, threshold(self.weight, 0.0, 1.0), present)
 
     def refused(self) -> Tensor:

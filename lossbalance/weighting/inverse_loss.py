@@ -1,4 +1,4 @@
-"""Weights from one over the losses, of the start and of now."""
+"""Inverse-loss weighting: one over a mean of the first loss and its running average."""
 
 from collections.abc import Iterable
 
@@ -67,7 +67,7 @@ class InverseLoss(PositiveWeighting):
         set_where(self.first_loss, self.first_loss == 0, self.average[0])
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighs each loss by where its weight has come to; by 1 as long as it was not seen."""
+        """Weighs each loss by its current weight; by 1 as long as it was not seen."""
         average = read_average(self.average)
         parts = (average / self.first_loss) ** (1 - self.exponent)  # w a, up to a factor
         weights = torch.addcdiv(self._zeros, parts, average * parts.nansum(), value=len(self.terms))

@@ -1,4 +1,4 @@
-"""Every loss brought to the gradient of the first."""
+"""Learning rate annealing for physics-informed networks: gradients scaled to the first term's."""
 
 from collections.abc import Iterable
 
@@ -45,7 +45,7 @@ class LRAnnealing(Weighting):
 
     Raises:
         TypeError: If ``decay`` is not a number.
-        ValueError: If ``decay`` is not in [0, 1), or ``statistic`` is not a known word.
+        ValueError: If ``decay`` is not in [0, 1), or ``statistic`` is not a known choice.
 
     Source:
         Wang, Teng and Perdikaris (2021), "Understanding and mitigating gradient flow pathologies in physics-informed

@@ -1,4 +1,4 @@
-"""Losses that fall at one rate, by the neural tangent kernel."""
+"""NTK weighting: equal rates of decrease by the trace of the neural tangent kernel."""
 
 from collections.abc import Iterable
 

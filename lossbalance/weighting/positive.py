@@ -1,4 +1,4 @@
-"""What schemes for positive losses have in common."""
+"""Base class of the schemes for positive losses."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -12,10 +12,10 @@ from lossbalance.weighting.base import Observation, Weighting
 class PositiveWeighting(Weighting):
     """A scheme that is defined for losses above zero, and refuses others by name.
 
-    The lowest loss of each term is noted on the device. The host looks at it in the first training step, and then
-    only where it waits for the device anyway: when the scheme is switched by ``train()`` or ``eval()``, as it is in
-    every epoch with a validation. A loop that never switches may call :meth:`check` itself. Inside a compiled graph
-    the first step does not look either.
+    The lowest loss of each term is recorded on the device. The host reads it in the first training step, and then only
+    where it waits for the device anyway: when the scheme is switched by ``train()`` or ``eval()``, as in every epoch
+    with a validation. A loop that never switches may call :meth:`check` itself. Inside a compiled graph the first step
+    is not checked either.
     """
 
     allowed: ClassVar[str] = "above 0"
@@ -30,13 +30,13 @@ class PositiveWeighting(Weighting):
         self._checked = False
 
     def find_positive(self, observation: Observation) -> Tensor:
-        """Notes the lowest losses; returns whether each term was seen with a loss above 0, ``[terms]``."""
+        """Records the lowest losses; returns whether each term was seen with a loss above 0, ``[terms]``."""
         latest = torch.where(observation.seen, observation.losses, self._unseen)
-        self.note(latest)
+        self.record_lowest(latest)
         return latest > 0
 
-    def note(self, latest: Tensor) -> None:
-        """Notes the lowest losses, and looks at the first.
+    def record_lowest(self, latest: Tensor) -> None:
+        """Records the lowest losses, and checks the first.
 
         Args:
             latest: The losses of the step ``[terms]``; what was not seen is nan or above 0.
@@ -46,11 +46,11 @@ class PositiveWeighting(Weighting):
             self.check()
 
     def refused(self) -> Tensor:
-        """Whether the lowest loss of each term ``[terms]`` is one that the scheme has no answer to."""
+        """Whether the lowest loss of each term is one that the scheme is not defined for, ``[terms]``."""
         return self.lowest <= 0
 
     def check(self) -> None:
-        """Looks at the losses seen so far, once; waits for the device.
+        """Checks the losses seen so far, once; synchronizes with the device.
 
         Raises:
             ValueError: If one was negative, or zero where the scheme takes its logarithm; the message names the term.
@@ -68,7 +68,7 @@ class PositiveWeighting(Weighting):
             )
 
     def train(self, mode: bool = True) -> "PositiveWeighting":
-        """Switches between training and evaluation, and takes the opportunity to :meth:`check`."""
+        """Switches between training and evaluation, and calls :meth:`check`."""
         self.check()
         super().train(mode)
         return self

@@ -1,4 +1,4 @@
-"""Random numbers whose state is a tensor: saved with the scheme, the same on every rank, drawn without the host."""
+"""Random number generators with a tensor as state: saved with the scheme, equal on all ranks, without host sync."""
 
 import torch
 from torch import Tensor

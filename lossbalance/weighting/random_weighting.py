@@ -1,4 +1,4 @@
-"""Weights drawn at random in every step."""
+"""Random loss weighting (RLW): weights drawn anew in every step."""
 
 from collections.abc import Iterable
 

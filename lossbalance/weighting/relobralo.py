@@ -1,4 +1,4 @@
-"""Weights from the progress since the step before and, now and then, since the first."""
+"""ReLoBRaLo (relative loss balancing with random lookback)."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from lossbalance.weighting.random_numbers import draw, read_random, start_random
 
 
 class ReLoBRaLo(PositiveWeighting):
-    r"""Balances the losses by their relative progress, with a random look back.
+    r"""Balances the losses by their relative progress, with random lookback.
 
     With the progress since step :math:`t'`,
 
@@ -90,7 +90,7 @@ class ReLoBRaLo(PositiveWeighting):
         torch.stack([torch.where(known, first, losses), losses], out=self.losses)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighs each loss by where its weight has come to."""
+        """Weighs each loss by its current weight."""
         return weighted_sum(losses, self.weight, present)
 
     @property

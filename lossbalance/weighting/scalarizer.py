@@ -1,4 +1,4 @@
-"""Any function from a row of losses to a scalar."""
+"""Adapter for any function from a row of losses to a scalar, such as TorchJD's scalarizers."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -76,7 +76,7 @@ class Scalarizer(Weighting):
         self.module: Any = module  # which registers a torch.nn.Module
         self.register_buffer("latest", torch.ones(len(self.terms)))
         self._initial = _attributes(module)
-        self._steps = 0  # counted only for a module that has to be told
+        self._steps = 0  # counted only for a module with `step` or `update`
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Calls the module, and differentiates it."""
@@ -89,20 +89,20 @@ class Scalarizer(Weighting):
         return value + (weights * (losses - row)).sum(), weights  # adds 0, and the gradient of the losses
 
     def observe(self, observation: Observation) -> None:
-        """Lets the module see the losses."""
+        """Calls the module for its state."""
         seen = observation.seen
         set_where(self.latest, seen, observation.losses)
         if hasattr(self.module, "update") or hasattr(self.module, "step"):
             if seen.any():  # what such a module keeps on the host cannot be taken back
-                self._tell(self.latest.clone())
+                self._advance(self.latest.clone())
         elif isinstance(self.module, nn.Module):
             before = [buffer.clone() for buffer in self.module.buffers()]
             self.module(self.latest.clone())
             for buffer, was in zip(self.module.buffers(), before, strict=True):
                 buffer.copy_(torch.where(seen.any(), buffer, was))
 
-    def _tell(self, losses: Tensor) -> None:
-        """Ends the step and the epoch before, where they are over, and begins this step."""
+    def _advance(self, losses: Tensor) -> None:
+        """Closes the previous step and epoch where they are complete, and starts this step."""
         if hasattr(self.module, "step") and self._steps > 0 and self._steps % self.period == 0:
             self.module.step()
         if hasattr(self.module, "update") and self._steps > 0:
@@ -111,13 +111,13 @@ class Scalarizer(Weighting):
         self._steps += 1
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the module keeps outside its buffers, where it has changed."""
+        """The attributes that the module keeps outside its buffers and has changed."""
         now = _attributes(self.module)
         changed = {name: value for name, value in now.items() if not _is_same(value, self._initial.get(name))}
         return {"attributes": changed, "steps": self._steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes up what :meth:`get_extra_state` returned."""
+        """Restores what :meth:`get_extra_state` returned."""
         self._steps = state["steps"]
         _set_attributes(self.module, _moved(self._initial | state["attributes"], self.latest.device))
 

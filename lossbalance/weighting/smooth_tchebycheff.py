@@ -1,4 +1,4 @@
-"""A smooth maximum of the losses."""
+"""Smooth Tchebycheff scalarization (STCH): a smooth maximum of the losses."""
 
 from collections.abc import Iterable, Mapping
 
@@ -76,7 +76,7 @@ class SmoothTchebycheff(Weighting):
         self.register_buffer("latest", torch.tensor(point))
 
     def observe(self, observation: Observation) -> None:
-        """Takes up the losses of the step."""
+        """Stores the losses of the step."""
         set_where(self.latest, observation.seen, observation.losses)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Weights from the last change of each loss."""
+"""SoftAdapt: weights by the softmax of the last change of each loss."""
 
 from collections.abc import Iterable
 

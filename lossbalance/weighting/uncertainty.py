@@ -1,4 +1,4 @@
-"""Weights that are learned with the network, one noise variance per loss."""
+"""Uncertainty weighting (homoscedastic uncertainty): one learned noise variance per loss."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -57,7 +57,7 @@ class Uncertainty(PositiveWeighting):
 
     Args:
         terms: Names of the losses, in the order of the row.
-        likelihood: A word of the table, or one for each term by name.
+        likelihood: A likelihood of the table, or one for each term by name.
         regularizer: ``"log"`` or ``"log1p"``.
         initial_log_variance: :math:`s_i` before training, for all terms or by name: a number in [-40, 40], the log of
             a variance in the unit of the loss; or ``"auto"``, the optimum for the mean of the first five losses that
@@ -68,8 +68,8 @@ class Uncertainty(PositiveWeighting):
         ``losses`` and ``weights`` are ``[terms]``; ``total`` is ``[]``.
 
     Raises:
-        TypeError: If ``initial_log_variance`` is neither a word nor a number.
-        ValueError: If it is out of range, or a word is unknown. In training, if a loss is negative, or if it is zero
+        TypeError: If ``initial_log_variance`` is neither a string nor a number.
+        ValueError: If it is out of range, or a choice is unknown. In training, if a loss is negative, or if it is zero
             when ``"auto"`` needs its logarithm; :class:`PositiveWeighting` says when.
 
     Source:
@@ -100,8 +100,8 @@ class Uncertainty(PositiveWeighting):
         self.lr = self.learning_rate = None if lr is None else check_positive("lr", lr)
         self.likelihood, self.initial_log_variance = likelihood, initial_log_variance
         likelihoods = _per_term("likelihood", likelihood, self.terms)
-        factors = [_LIKELIHOODS[_check_word(name, word, _LIKELIHOODS)] for name, word in likelihoods]
-        self.regularizer = _check_word("regularizer", regularizer, ["log", "log1p"])
+        factors = [_LIKELIHOODS[_check_choice(name, choice, _LIKELIHOODS)] for name, choice in likelihoods]
+        self.regularizer = _check_choice("regularizer", regularizer, ["log", "log1p"])
         starts = [_check_start(*start) for start in _per_term("initial_log_variance", initial_log_variance, self.terms)]
         self.log_variance = nn.Parameter(torch.tensor([start or 0.0 for start in starts]))
         self.register_buffer("_factors", torch.tensor(factors).T.contiguous(), persistent=False)  # a, c
@@ -140,14 +140,14 @@ class Uncertainty(PositiveWeighting):
         starts = average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
         s = torch.where(starts, self._optimum(self.first_loss), self.log_variance)
         torch.clamp(s, -_BOUND, _BOUND, out=self.log_variance)
-        self.note(latest)
+        self.record_lowest(latest)
 
     def refused(self) -> Tensor:
         """A loss of zero is refused only where all before it were zero, too: it has no logarithm."""
         return (self.lowest < 0) | ((self.lowest == 0) & (self.first_loss < 2 * TINY))
 
     def check(self) -> None:
-        """Looks at the losses seen so far, and warns of weights at their bound; waits for the device.
+        """Checks the losses seen so far, and warns of weights at their bound; synchronizes with the device.
 
         Raises:
             ValueError: If a loss was negative, or zero where its logarithm was needed; the message names the term.
@@ -195,23 +195,23 @@ class _Total(torch.autograd.Function):
 
 
 def _per_term(argument: str, setting: object, terms: tuple[str, ...]) -> list[tuple[str, object]]:
-    """Returns what the setting of each term is called, for messages, and the setting."""
+    """Returns the name of each term's setting, for messages, and the setting."""
     if not isinstance(setting, Mapping):
         return [(argument, setting)] * len(terms)
     check_names(argument, setting, terms)
     return [(f"{argument}[{term!r}]", setting[term]) for term in terms]
 
 
-def _check_word(argument: str, word: object, known: Iterable[str]) -> str:
-    if isinstance(word, str) and word in known:
-        return word
-    raise ValueError(f"`{argument}` must be one of {list(known)}, got {word!r}{did_you_mean(word, known)}.")
+def _check_choice(argument: str, choice: object, known: Iterable[str]) -> str:
+    if isinstance(choice, str) and choice in known:
+        return choice
+    raise ValueError(f"`{argument}` must be one of {list(known)}, got {choice!r}{did_you_mean(choice, known)}.")
 
 
 def _check_start(argument: str, start: object) -> float | None:
     """Returns the number, or None for "auto"."""
     if isinstance(start, str):
-        _check_word(argument, start, ["auto"])
+        _check_choice(argument, start, ["auto"])
         return None
     kind = f"'auto' or a number in [-{_BOUND:g}, {_BOUND:g}]"
     return check_number(argument, start, kind, lambda number: abs(number) <= _BOUND, "it is the log of a variance")

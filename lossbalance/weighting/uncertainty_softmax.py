@@ -1,4 +1,4 @@
-"""Uncertainty weights in closed form, with nothing to learn."""
+"""Soft optimal uncertainty weighting (UW-SO): a softmax of inverse losses, in closed form."""
 
 from collections.abc import Iterable
 

@@ -119,7 +119,7 @@ def test_weights_are_finite_and_never_negative(scheme):
         assert (weights.isfinite() & (weights >= 0)).all()
 
 
-def test_a_resumed_run_goes_on_bit_for_bit(scheme):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(scheme):
     straight = start(scheme, steps=3)
     resumed = start(scheme).resume(straight.saved())
     for step in range(3, 6):
@@ -157,7 +157,7 @@ def test_an_absent_term_weighs_nothing_and_trains_nothing(scheme):
 
 def test_a_step_without_any_term_moves_no_state(scheme):
     training = start(scheme, steps=3)
-    training.criterion(training.losses(*data(3)))  # takes up what the last backward pass measured
+    training.criterion(training.losses(*data(3)))  # observes what the last backward pass measured
     before = deepcopy(training.criterion.weighting.state_dict())
     training.criterion({"aux": None, "main": None})
     assert_same(training.criterion.weighting.state_dict(), before)
@@ -173,8 +173,8 @@ def test_eval_leaves_no_trace(scheme):
     assert_same(evaluated.step(3), quiet.step(3))
 
 
-class Questions(TorchDispatchMode):
-    """Counts how often the host asks the device for a value, and so waits for it."""
+class SyncCounter(TorchDispatchMode):
+    """Counts host-device synchronizations: reads of a value on the device by the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,12 +185,12 @@ class Questions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_step_asks_the_device_for_nothing(scheme):
+def test_a_step_does_not_synchronize_with_the_device(scheme):
     training = start(scheme, steps=3)
     losses = training.losses(*data(3))
-    with Questions() as asked:
+    with SyncCounter() as syncs:
         training.criterion(losses).backward()
-    assert asked.count == 0
+    assert syncs.count == 0
 
 
 def test_a_step_takes_one_ordinary_backward_pass(scheme):
