@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.timing import ratio, time_in_turn
 from lossbalance.callbacks import LossMonitor
-from lossbalance.cli.build import build, build_callbacks
-from lossbalance.cli.schema import register
-from lossbalance.cli.trainer import build_trainer
-from lossbalance.cli.training import filter_warnings
+from lossbalance.cli.config.schema import register
+from lossbalance.cli.training.build import build, build_callbacks
+from lossbalance.cli.training.train import filter_warnings
+from lossbalance.cli.training.trainer import build_trainer
 from lossbalance.tasks import Head
 
 _ALPHA = 0.3

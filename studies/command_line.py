@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from lossbalance.cli.record import read
-from lossbalance.cli.run import run
-from lossbalance.cli.schema import register
+from lossbalance.cli.config.schema import register
+from lossbalance.cli.runs.record import read
+from lossbalance.cli.runs.run import run
 
 _CONF = Path(__file__).parents[1] / "conf"
 

@@ -59,7 +59,7 @@ def _check_not_empty(override: Override) -> None:
 
 
 def write_plan(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
-    """Writes what a sweep is to run, which ``lossbalance.cli.progress`` reads: a job is a list of overrides."""
+    """Writes what a sweep is to run, which ``lossbalance.cli.runs.progress`` reads: a job is a list of overrides."""
     shared = set(jobs[0]).intersection(*jobs)
     varying = sorted({override.partition("=")[0] for job in jobs for override in job if override not in shared})
     write_text(folder / ".plan.json", json.dumps({"runs": len(jobs), "started": time.time(), "varying": varying}))

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from lossbalance.cli.config.schema import register
 from lossbalance.cli.explain import EXPLAIN, leave
-from lossbalance.cli.launch import run_to_the_end
-from lossbalance.cli.schema import register
+from lossbalance.cli.runs.sweep import run_to_the_end
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 

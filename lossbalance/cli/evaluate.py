@@ -45,7 +45,7 @@ def evaluate(ckpt_path: str | None, overrides: Sequence[str] = ()) -> dict[str, 
     Raises:
         ValueError: If it is no checkpoint, its run is not known, a setting does not exist, or there is no test.
     """
-    from lossbalance.cli.checkpoint_file import read_checkpoint  # imports torch, which takes seconds
+    from lossbalance.cli.training.resume_check import read_checkpoint  # imports torch, which takes seconds
 
     if ckpt_path is None:
         raise ValueError("`ckpt_path` must be given: the checkpoint of a run, ckpt_path=outputs/.../best.ckpt.")
@@ -58,12 +58,12 @@ def evaluate(ckpt_path: str | None, overrides: Sequence[str] = ()) -> dict[str, 
 
 def _test(config: DictConfig, path: Path) -> dict[str, float]:
     from lossbalance.callbacks import LossMonitor
-    from lossbalance.cli.build import build
-    from lossbalance.cli.table import show_test
-    from lossbalance.cli.targets import import_from_here
-    from lossbalance.cli.testing import check_has_test
-    from lossbalance.cli.trainer import build_trainer
-    from lossbalance.cli.training import filter_warnings
+    from lossbalance.cli.config.targets import import_from_here
+    from lossbalance.cli.training.build import build
+    from lossbalance.cli.training.summary_table import show_test
+    from lossbalance.cli.training.testing import check_has_test
+    from lossbalance.cli.training.train import filter_warnings
+    from lossbalance.cli.training.trainer import build_trainer
 
     filter_warnings()
     import_from_here()

@@ -10,9 +10,9 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lossbalance.cli.config.schema import register
+from lossbalance.cli.config.trainer_schema import trainer_comments
 from lossbalance.cli.explain import leave
-from lossbalance.cli.schema import register
-from lossbalance.cli.trainer_schema import trainer_comments
 
 _INTRODUCTION = """\
 Trains one network on several losses, and shows what each one weighs.

@@ -11,7 +11,7 @@ from lossbalance._utils.extras import explain_missing
 _COMMANDS = {
     "train": ("lossbalance.cli.train", "trains one network on several losses; with -m, sweeps"),
     "eval": ("lossbalance.cli.evaluate", "tests a checkpoint of a run"),
-    "search": ("lossbalance.cli.search", "searches schemes, weights and penalties with Optuna"),
+    "search": ("lossbalance.cli.search.command", "searches schemes, weights and penalties with Optuna"),
     "report": ("lossbalance.sweeps.report", "turns folders of runs into a table, pictures and an answer"),
 }
 _USAGE = f"""\

@@ -7,9 +7,9 @@ import hydra
 from omegaconf import DictConfig
 
 from lossbalance.cli.command import command_line
+from lossbalance.cli.config.overrides import add_implied
 from lossbalance.cli.help import print_help
-from lossbalance.cli.run import run
-from lossbalance.cli.words import add_implied
+from lossbalance.cli.runs.run import run
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lossbalance.conf", config_name="train")

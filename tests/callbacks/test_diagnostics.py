@@ -13,7 +13,7 @@ from lossbalance import WeightedLoss
 from lossbalance.callbacks import BalanceLosses, LossMonitor
 from lossbalance.callbacks.diagnostics import diagnose
 from lossbalance.callbacks.epochs import Epochs
-from lossbalance.cli.table import show
+from lossbalance.cli.training.summary_table import show
 from lossbalance.conflict import MGDA
 from lossbalance.penalties import L2
 from lossbalance.weighting import Constrained, Equal, Fixed, GradBalance, Uncertainty, Weighting

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from lossbalance.cli import run
-from lossbalance.cli.schema import register
+from lossbalance.cli.config.schema import register
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from lossbalance import __version__
 from lossbalance._utils.extras import named_extras
 from lossbalance.cli import train
+from lossbalance.cli.config.schema import register
 from lossbalance.cli.explain import explain
 from lossbalance.cli.main import main
-from lossbalance.cli.schema import register
 
 
 def test_help_names_every_command(capsys):

@@ -1,7 +1,7 @@
 from hydra import compose, initialize_config_dir
 
-from lossbalance.cli.build import build_criterion
-from lossbalance.cli.schema import register
+from lossbalance.cli.config.schema import register
+from lossbalance.cli.training.build import build_criterion
 from lossbalance.conflict import MGDA
 from tests.conflict.test_every_aggregator import CONF
 

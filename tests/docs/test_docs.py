@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from lossbalance.cli import record
+from lossbalance.cli.runs import record
 
 ROOT = Path(__file__).parents[2]
 HOME = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]

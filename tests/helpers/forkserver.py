@@ -2,7 +2,7 @@
 
 from multiprocessing import get_context
 
-_PRELOADED = ["lossbalance.cli.training", "tests.callbacks.modules", "tests.cli.program"]  # by the first who asks
+_PRELOADED = ["lossbalance.cli.training.train", "tests.callbacks.modules", "tests.cli.program"]  # by the first who asks
 
 
 def forkserver():

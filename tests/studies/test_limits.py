@@ -47,7 +47,7 @@ def test_it_ends_in_files_a_picture_and_a_sentence_and_goes_on_where_it_stopped(
 
 
 def test_a_training_is_a_run_of_the_command_line(monkeypatch):
-    module = sys.modules["lossbalance.cli.run"]
+    module = sys.modules["lossbalance.cli.runs.run"]
     monkeypatch.setattr(module, "_can_be_isolated", lambda _: False)  # no fork where autograd has threads
     (trained,) = train_cell(TINY, PLAIN, 0.0, seed=1).to_dict("records")
     assert trained["weight"] == 1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbalance import WeightedLoss
-from lossbalance.cli.schema import register
+from lossbalance.cli.config.schema import register
 from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -9,8 +9,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import MISSING, OmegaConf
 
-from lossbalance.cli.task_schema import open_arguments, task_schema
-from lossbalance.cli.trainer_schema import Trainer
+from lossbalance.cli.config.task_schema import open_arguments, task_schema
+from lossbalance.cli.config.trainer_schema import Trainer
 
 
 @dataclass

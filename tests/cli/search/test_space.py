@@ -1,7 +1,7 @@
 import optuna
 import pytest
 
-from lossbalance.cli.space import DEFAULT_SPACE, check_space, parse, suggest
+from lossbalance.cli.search.space import DEFAULT_SPACE, check_space, parse, suggest
 from tests.cli.program import configurations
 
 

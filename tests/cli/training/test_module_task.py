@@ -46,7 +46,7 @@ def test_a_module_is_weighed_watched_and_summed_up(tmp_path):
 
 
 def test_a_module_without_probes_is_balanced_by_all_its_parameters(tmp_path, caplog):
-    with caplog.at_level("INFO", logger="lossbalance.cli.build"):
+    with caplog.at_level("INFO", logger="lossbalance.cli.training.build"):
         summary = run_here(tmp_path, *words())
     assert summary["loss"] == "gradbalance"  # the default
     assert summary["gradient_shares"]["aux"] == pytest.approx(0.5, abs=0.1)
@@ -91,7 +91,7 @@ def test_a_module_of_the_other_library_is_trained_by_its_trainer(tmp_path, monke
     pytest.importorskip("lightning")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    text = Path(__file__).with_name("my_project.py").read_text()
+    text = Path(__file__).parents[1].joinpath("my_project.py").read_text()
     Path("other_library.py").write_text(text.replace("import pytorch_lightning", "import lightning.pytorch"))
     ours = run_here("ours", *words(f"{MINE}.Tested", f"{MINE}.loaders"), PROBES, "loss=gradbalance")
     theirs = run_here("theirs", *words("other_library.Tested", "other_library.loaders"), PROBES, "loss=gradbalance")
@@ -144,7 +144,7 @@ def test_the_module_is_one_of_the_settings_that_tell_runs_apart(tmp_path):
 
 @pytest.mark.processes
 def test_a_sweep_over_a_module_of_an_empty_folder_ends_in_a_report(tmp_path):
-    shutil.copy(Path(__file__).with_name("my_project.py"), tmp_path / "project_of_mine.py")
+    shutil.copy(Path(__file__).parents[1].joinpath("my_project.py"), tmp_path / "project_of_mine.py")
     asked = words("project_of_mine.Net", "project_of_mine.Data")
     done = subprocess.run(
         command("-m", *asked, PROBES, "loss=equal,gradbalance", "seed=0,1"),

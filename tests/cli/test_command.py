@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lossbalance.cli.words import add_implied
+from lossbalance.cli.config.overrides import add_implied
 from tests.cli.program import command, surroundings, train
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hydra_plugins.lossbalance_grids import write_plan
 from lossbalance._utils.warn import warn_about, warn_user
-from lossbalance.cli.progress import left, note_begin, note_end
+from lossbalance.cli.runs.progress import left, note_begin, note_end
 
 JOBS = [["task=raw_pixels", "loss=equal", "seed=0"], ["task=raw_pixels", "loss=equal", "seed=1"]]
 DONE = {"status": "completed", "objective": {"name": "val/main/accuracy", "value": 0.86123}, "seconds": 9.2}

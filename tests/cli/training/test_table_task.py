@@ -14,7 +14,7 @@ from tests.tasks.table.tables import TARGETS, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the other terms")
 WORDS = ["task=table", f"task.targets=[{','.join(TARGETS)}]", "task.max_epochs=4", "loss=uncertainty"]
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 def test_a_table_is_trained_and_summed_up(tmp_path):

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lossbalance._utils.checks import check_integer, check_number, did_you_mean
-from lossbalance.cli.schema import Config
+from lossbalance.cli.config.schema import Config
 
 _GROUPS = ("task", "loss", "optimizer", "trainer")  # none of them can be left out
 _MOST_SEED = 2**32 - 1  # what numpy takes

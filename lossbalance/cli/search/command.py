@@ -19,21 +19,22 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lossbalance._utils.arguments import count, positive
-from lossbalance.cli import record, run
+from lossbalance.cli import run
+from lossbalance.cli.config.objective import check_given, set_direction
+from lossbalance.cli.config.overrides import add_implied
+from lossbalance.cli.config.schema import register
 from lossbalance.cli.explain import explain
-from lossbalance.cli.objective import check_given, set_direction
-from lossbalance.cli.progress import left, outcome
-from lossbalance.cli.schema import register
-from lossbalance.cli.space import DEFAULT_SPACE, check_space, parse, suggest
-from lossbalance.cli.study import ask, check_name, name_study, open_study
-from lossbalance.cli.words import add_implied
+from lossbalance.cli.runs import record
+from lossbalance.cli.runs.progress import left, outcome
+from lossbalance.cli.search.space import DEFAULT_SPACE, check_space, parse, suggest
+from lossbalance.cli.search.study import ask, check_name, name_study, open_study
 from lossbalance.sweeps.comparison import lower_is_better
 from lossbalance.sweeps.report import ReportOptions, write_report
 
 log = logging.getLogger(__name__)
 
 _PRUNING = (
-    "+callbacks.pruning._target_=lossbalance.cli.pruning.Pruning",
+    "+callbacks.pruning._target_=lossbalance.cli.search.pruning.Pruning",
     "+callbacks.pruning.metric=${task.objective.name}",
 )
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -88,7 +89,7 @@ class Search:
         return [metrics[name] for name in self.metrics] or objective
 
     def _train(self, trial: optuna.Trial, words: list[str], folder: Path) -> float:
-        from lossbalance.cli.pruning import Pruning  # imports torch, which takes seconds
+        from lossbalance.cli.search.pruning import Pruning  # imports torch, which takes seconds
 
         Pruning.trial = trial
         pruning = [] if self.metrics else _PRUNING  # Optuna prunes by one objective only

@@ -3,7 +3,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from lossbalance.cli.checkpoints import BestAndLast
+from lossbalance.cli.training.checkpoints import BestAndLast
 
 
 class Drifts(pl.LightningModule):

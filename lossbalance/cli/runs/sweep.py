@@ -12,11 +12,11 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from lossbalance.cli.config.settings import check_groups, check_task_name
 from lossbalance.cli.explain import leave
-from lossbalance.cli.progress import note_begin, note_end
-from lossbalance.cli.record import SUMMARY, read
-from lossbalance.cli.run import rehearse
-from lossbalance.cli.settings import check_groups, check_task_name
+from lossbalance.cli.runs.progress import note_begin, note_end
+from lossbalance.cli.runs.record import SUMMARY, read
+from lossbalance.cli.runs.run import rehearse
 
 log = logging.getLogger(__name__)
 _LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")

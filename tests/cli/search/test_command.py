@@ -11,9 +11,9 @@ import optuna
 import pytest
 import torch
 
-from lossbalance.cli.pruning import Pruning
+from lossbalance.cli.search.pruning import Pruning
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = [f"trainer.{key}=1" for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "log_every_n_steps")]
 
 

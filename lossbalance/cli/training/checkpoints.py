@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lossbalance._utils.checks import check_word
-from lossbalance.cli.objective import check_logged
+from lossbalance.cli.config.objective import check_logged
 from lossbalance.criterion.weighted_loss import WeightedLoss
 
 

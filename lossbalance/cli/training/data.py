@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from lossbalance.cli.targets import find_target, make
+from lossbalance.cli.config.targets import find_target, make
 
 _PARTS = ("train", "val", "test")
 

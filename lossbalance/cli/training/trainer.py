@@ -10,9 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lossbalance._utils.extras import named_extras
-from lossbalance.cli.libraries import library_of
-from lossbalance.cli.progress_bar import make_progress_bar
-from lossbalance.cli.trainer_schema import Trainer
+from lossbalance.cli.config.trainer_schema import Trainer
+from lossbalance.cli.training.libraries import library_of
+from lossbalance.cli.training.progress_bar import make_progress_bar
 from lossbalance.criterion.weighted_loss import WeightedLoss
 
 

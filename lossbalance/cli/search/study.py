@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
-from lossbalance.cli.space import typed
+from lossbalance.cli.search.space import typed
 
 _QUESTION = "question"
 _TABLES = {"studies", "trials", "version_info"}  # of a database that Optuna made

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.study import StudyDirection
 
-from lossbalance.cli.space import parse
-from lossbalance.cli.study import ask, check_name, name_study, open_study
+from lossbalance.cli.search.space import parse
+from lossbalance.cli.search.study import ask, check_name, name_study, open_study
 
 HIGH = StudyDirection.MAXIMIZE
 

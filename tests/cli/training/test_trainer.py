@@ -16,11 +16,11 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 
 from lossbalance import WeightedLoss
 from lossbalance.callbacks.plots import send_picture
-from lossbalance.cli.build import build_callbacks
-from lossbalance.cli.progress_bar import describe
-from lossbalance.cli.schema import register
-from lossbalance.cli.trainer import build_trainer
-from lossbalance.cli.trainer_schema import Trainer, trainer_comments
+from lossbalance.cli.config.schema import register
+from lossbalance.cli.config.trainer_schema import Trainer, trainer_comments
+from lossbalance.cli.training.build import build_callbacks
+from lossbalance.cli.training.progress_bar import describe
+from lossbalance.cli.training.trainer import build_trainer
 from lossbalance.weighting import Fixed
 from tests.callbacks.modules import TwoHeads
 from tests.cli.in_process import run_here
@@ -169,7 +169,7 @@ def test_a_logger_whose_package_is_missing_is_told_with_what_installs_it(compose
 
 def test_an_error_that_is_about_no_argument_is_not_its_own_cause(composed):
     config = composed()
-    config.trainer.plugins = {"_target_": "tests.cli.test_trainer.fail"}
+    config.trainer.plugins = {"_target_": "tests.cli.training.test_trainer.fail"}
     with pytest.raises(Exception, match="about nothing that was typed") as refused:
         build_trainer(config, pl.LightningModule(), None, [])
     assert refused.value.__cause__ is not refused.value

@@ -18,15 +18,15 @@ from torch import Tensor
 from lossbalance._utils.checks import check_integer, check_number
 from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
-from lossbalance.cli.build import Built, build, build_callbacks
-from lossbalance.cli.checkpoint_file import check_checkpoint, check_optimizer
-from lossbalance.cli.checkpoints import BestAndLast
-from lossbalance.cli.libraries import LIBRARIES
-from lossbalance.cli.objective import check_logged
-from lossbalance.cli.table import show
-from lossbalance.cli.targets import import_from_here
-from lossbalance.cli.testing import check_test, test_network
-from lossbalance.cli.trainer import build_trainer, close_loggers, log_settings
+from lossbalance.cli.config.objective import check_logged
+from lossbalance.cli.config.targets import import_from_here
+from lossbalance.cli.training.build import Built, build, build_callbacks
+from lossbalance.cli.training.checkpoints import BestAndLast
+from lossbalance.cli.training.libraries import LIBRARIES
+from lossbalance.cli.training.resume_check import check_checkpoint, check_optimizer
+from lossbalance.cli.training.summary_table import show
+from lossbalance.cli.training.testing import check_test, test_network
+from lossbalance.cli.training.trainer import build_trainer, close_loggers, log_settings
 
 log = logging.getLogger(__name__)
 

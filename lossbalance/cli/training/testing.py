@@ -9,9 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from lossbalance._utils.checks import check_word
-from lossbalance.cli.build import Built
-from lossbalance.cli.checkpoints import BestAndLast
-from lossbalance.cli.libraries import defines
+from lossbalance.cli.training.build import Built
+from lossbalance.cli.training.checkpoints import BestAndLast
+from lossbalance.cli.training.libraries import defines
 
 log = logging.getLogger(__name__)
 

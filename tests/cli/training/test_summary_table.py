@@ -1,4 +1,4 @@
-from lossbalance.cli.table import show
+from lossbalance.cli.training.summary_table import show
 
 
 def test_the_pairs_that_conflict_most_come_first(capsys):

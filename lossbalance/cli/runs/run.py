@@ -12,11 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from lossbalance.cli.config.objective import check_given, set_direction
+from lossbalance.cli.config.settings import check_groups, check_settings
 from lossbalance.cli.explain import explain, explained
-from lossbalance.cli.isolate import run_isolated
-from lossbalance.cli.objective import check_given, set_direction
-from lossbalance.cli.record import SUMMARY, completed_alike, is_completed, is_first_process, read, recorded
-from lossbalance.cli.settings import check_groups, check_settings
+from lossbalance.cli.runs.isolate import run_isolated
+from lossbalance.cli.runs.record import SUMMARY, completed_alike, is_completed, is_first_process, read, recorded
 
 _KILLED = "the process was killed: was there memory enough?"
 
@@ -117,7 +117,7 @@ def import_training() -> ModuleType:
     """
     gc.disable()
     try:
-        import lossbalance.cli.training as training
+        import lossbalance.cli.training.train as training
     finally:
         gc.enable()
     gc.freeze()

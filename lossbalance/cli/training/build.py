@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lossbalance._utils.checks import check_number
 from lossbalance.callbacks import BalanceLosses
-from lossbalance.cli.data import as_datamodule, build_data
-from lossbalance.cli.libraries import library_of
-from lossbalance.cli.penalty_terms import add_penalty_terms
-from lossbalance.cli.targets import find_target, make
+from lossbalance.cli.config.targets import find_target, make
+from lossbalance.cli.training.data import as_datamodule, build_data
+from lossbalance.cli.training.libraries import library_of
+from lossbalance.cli.training.penalty_terms import add_penalty_terms
 from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule

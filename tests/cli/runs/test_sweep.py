@@ -15,10 +15,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import OmegaConf, ValidationError
 
-from lossbalance.cli.launch import SweepFolder
-from lossbalance.cli.schema import register
+from lossbalance.cli.config.schema import register
+from lossbalance.cli.runs.sweep import SweepFolder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = [
     "trainer.max_epochs=1",
     "trainer.limit_train_batches=1",
@@ -30,7 +30,7 @@ TINY = [
 
 def sweep(folder, *arguments):
     """Starts a sweep as a person would; returns what came of it, and the summaries by the number of the job."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests/cli"}
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, *TINY]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -38,9 +38,9 @@ def sweep(folder, *arguments):
     return done, {int(path.parent.name): json.loads(path.read_text()) for path in folder.rglob("summary.json")}
 
 
-def deadly(folder, worker=False):
+def die_once(folder, worker=False):
     """Has the first run that trains killed, or the worker that started it."""
-    return f"+callbacks.deadly={{_target_:deadly.DieOnce,marker:{folder / 'died'},worker:{worker}}}"
+    return f"+callbacks.die_once={{_target_:die_once.DieOnce,marker:{folder / 'died'},worker:{worker}}}"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_same_sweep_resumed_trains_only_what_is_missing(spoiled):
 @pytest.mark.processes
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_run_that_is_killed_has_failed_and_takes_no_other_with_it(tmp_path, launcher):
-    done, runs = sweep(tmp_path, "-m", "seed=0,1", f"hydra/launcher={launcher}", deadly(tmp_path))
+    done, runs = sweep(tmp_path, "-m", "seed=0,1", f"hydra/launcher={launcher}", die_once(tmp_path))
     assert sorted(run["status"] for run in runs.values()) == ["completed", "failed"]
     assert "the process was killed" in Path(tmp_path, re.search("The whole report: (.*)", done.stdout)[1]).read_text()
     assert done.returncode == 1
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_has_failed_and_takes_no_other_with_it(tmp_path, la
 @pytest.mark.processes
 def test_a_worker_that_is_killed_takes_no_run_with_it(tmp_path):
     workers = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done, runs = sweep(tmp_path, "-m", "seed=0,1", deadly(tmp_path, worker=True), *workers)
+    done, runs = sweep(tmp_path, "-m", "seed=0,1", die_once(tmp_path, worker=True), *workers)
     assert "A process was killed" in done.stdout
     assert [run["status"] for run in runs.values()] == ["completed"] * 2
     assert done.returncode == 0

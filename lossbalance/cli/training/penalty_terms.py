@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lossbalance.cli.libraries import defines
+from lossbalance.cli.training.libraries import defines
 from lossbalance.penalties import Penalty
 
 _STEPS = ("training_step", "validation_step", "test_step")

@@ -1,0 +1,1 @@
+"""The configuration: its types, and checks that need neither torch nor the run directory."""

@@ -1,0 +1,1 @@
+"""One training in one process: building, checkpoints, logging, testing."""
