@@ -1,4 +1,4 @@
-"""A Hydra sweeper for sweeps that are no single grid."""
+"""Hydra sweeper over a union of grids."""
 
 import json
 import time
@@ -15,11 +15,11 @@ from lossbalance._utils.files import write_text
 class GridsSweeper(BasicSweeper):
     """Sweeps over several grids, one after the other, so that alphas need not be multiplied with schemes.
 
-    With one grid without keys it is Hydra's own sweeper, but sooner under way.
+    With a single empty grid it equals Hydra's BasicSweeper, with a faster start.
 
     Args:
-        grids: Each a mapping from keys to what they take, such as ``{"loss": "alpha", "alpha": "range(0,1.01,0.1)"}``.
-        params: What all grids have in common. Both yield to the command line.
+        grids: Each maps keys to their values, such as ``{"loss": "alpha", "alpha": "range(0,1.01,0.1)"}``.
+        params: Overrides of all grids. The command line takes precedence over both.
     """
 
     def __init__(self, grids: Sequence[Mapping[str, str]], params: Mapping[str, str] | None = None) -> None:
@@ -39,14 +39,14 @@ class GridsSweeper(BasicSweeper):
         return [[list(job) for job in jobs]]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Composes as many of the jobs as it takes to meet every choice once; each takes a tenth of a second."""
+        """Composes only as many jobs as cover every override once; each takes a tenth of a second."""
         met: set[str] = set()
-        telling = []
+        representative = []
         for job in batch:
             if not met.issuperset(job):
-                telling.append(job)
+                representative.append(job)
                 met.update(job)
-        super().validate_batch_is_legal(telling)
+        super().validate_batch_is_legal(representative)
         write_plan(Path(self.config.hydra.sweep.dir), batch)
 
 
@@ -59,7 +59,7 @@ def _check_not_empty(override: Override) -> None:
 
 
 def write_plan(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
-    """Writes what a sweep is to run, which ``lossbalance.cli.runs.progress`` reads: a job is a list of overrides."""
+    """Writes the plan of a sweep, which ``lossbalance.cli.runs.progress`` reads: a job is a list of overrides."""
     shared = set(jobs[0]).intersection(*jobs)
     varying = sorted({override.partition("=")[0] for job in jobs for override in job if override not in shared})
     write_text(folder / ".plan.json", json.dumps({"runs": len(jobs), "started": time.time(), "varying": varying}))

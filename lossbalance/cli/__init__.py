@@ -1,4 +1,4 @@
-"""From the command line to a trained network; torch is imported only once the configuration stands."""
+"""Command line: configuration, runs, training, search; torch is imported only once the configuration is valid."""
 
 from lossbalance.cli.command import command_line
 from lossbalance.cli.runs.run import run

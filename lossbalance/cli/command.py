@@ -1,4 +1,4 @@
-"""Starts a Hydra application so that whatever is wrong with what was typed ends in one message."""
+"""Hydra applications whose errors are reported as a single message."""
 
 import os
 import sys
@@ -6,26 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 from lossbalance.cli.config.schema import register
-from lossbalance.cli.explain import EXPLAIN, leave
-from lossbalance.cli.runs.sweep import run_to_the_end
+from lossbalance.cli.explain import EXPLAIN, exit_with_message
+from lossbalance.cli.runs.sweep import run_all
 
-INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
+INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
 def command_line(main: Callable[[], Any]) -> None:
-    """Runs ``main``, made by ``hydra.main``, and leaves with an exit code: 0, 1 after an error, 130 after Ctrl-C.
+    """Runs ``main``, made by ``hydra.main``, and exits with 0, 1 after an error, 130 after Ctrl-C.
 
-    An error is explained in one message; with ``HYDRA_FULL_ERROR=1`` in the environment its traceback is shown.
+    An error is reported as one message; with ``HYDRA_FULL_ERROR=1`` in the environment its traceback is shown.
     """
     register()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        run_to_the_end(main)
+        run_all(main)
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to hand the error on to us
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra re-raise the error
     os.environ[EXPLAIN] = "1"
     try:
-        run_to_the_end(main)
+        run_all(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        leave(error)
+        exit_with_message(error)

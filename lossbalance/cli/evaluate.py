@@ -1,4 +1,4 @@
-"""The command ``lossbalance eval``: tests a checkpoint that a run has left."""
+"""The command ``lossbalance eval``: tests a checkpoint of a run."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from lossbalance.cli.explain import explain
 _USAGE = """\
 usage: lossbalance eval ckpt_path=outputs/.../checkpoints/best.ckpt [key=value ...]
 
-Tests a checkpoint of a run and prints what came of it. The settings are those of the run, from config.yaml in its
+Tests a checkpoint of a run and prints the metrics. The settings are those of the run, from config.yaml in its
 folder; key=value changes one, such as trainer.accelerator=gpu.
 """
 
 
-def main(words: Sequence[str]) -> int | str:
-    """Tests the checkpoint that the words name; returns what to exit with."""
-    if not words or "-h" in words or "--help" in words:
+def main(overrides: Sequence[str]) -> int | str:
+    """Tests the checkpoint that the overrides name; returns the exit code or the message of an error."""
+    if not overrides or {"-h", "--help"}.intersection(overrides):
         print(_USAGE, end="")
         return 0
     try:
-        given = _parse(words)
+        given = _parse(overrides)
         evaluate(given.pop("ckpt_path", None), [f"{key}={value}" for key, value in given.items()])
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int | str:
 def evaluate(ckpt_path: str | None, overrides: Sequence[str] = ()) -> dict[str, float]:
     """Returns the test metrics of a checkpoint, and prints them.
 
-    Everything is made as in the run, and in the directory that it was started in, where relative paths begin.
+    Everything is built as in the run, in the directory that it was started in, which relative paths refer to.
 
     Args:
         ckpt_path: The checkpoint, in the folder of its run.
@@ -77,11 +77,11 @@ def _test(config: DictConfig, path: Path) -> dict[str, float]:
     return metrics
 
 
-def _parse(words: Sequence[str]) -> dict[str, str]:
-    wrong = [word for word in words if "=" not in word]
+def _parse(overrides: Sequence[str]) -> dict[str, str]:
+    wrong = [override for override in overrides if "=" not in override]
     if wrong:
         raise ValueError(f"what follows `eval` must be key=value, got {wrong}.")
-    return dict(word.split("=", 1) for word in words)
+    return dict(override.split("=", 1) for override in overrides)
 
 
 def _read_settings(path: Path, overrides: Sequence[str]) -> DictConfig:

@@ -1,4 +1,4 @@
-"""What is wrong with what was typed, in one message."""
+"""Error messages of the command line."""
 
 import os
 import re
@@ -17,14 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 from lossbalance._utils.checks import did_you_mean
 from lossbalance._utils.extras import explain_missing, install_command
 
-EXPLAIN = "LOSSBALANCE_EXPLAIN"  # set in the environment where errors are to be told in one message
+EXPLAIN = "LOSSBALANCE_EXPLAIN"  # environment variable: errors are reported as one message
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Ends the program with the message of an error, unless a sweep is to go on or a traceback is wanted.
+    """Ends the program with the message of an error, unless a sweep has to continue or a traceback is wanted.
 
-    Left to itself, Hydra would announce the error of a single run in words of its own, before it hands it on.
+    Hydra would otherwise print a message of its own before it re-raises the error of a single run.
     """
     try:
         yield
@@ -32,17 +32,17 @@ def explained() -> Iterator[None]:
         several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
         if several or EXPLAIN not in os.environ:
             raise
-        leave(error)
+        exit_with_message(error)
 
 
-def leave(error: Exception) -> NoReturn:
+def exit_with_message(error: Exception) -> NoReturn:
     """Ends the program with the message of an error."""
     sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 shows the traceback.)")
 
 
 @singledispatch
 def explain(error: BaseException) -> str:
-    """Returns what is wrong, in words for whoever typed the command."""
+    """Returns the message of an error, for the user of the command line."""
     if isinstance(error.__cause__, OSError) and not isinstance(error, ValueError):
         return explain(error.__cause__)
     plugin = re.search(r"^Unknown plugin class : 'hydra_plugins\.(\w+)", str(error))
@@ -58,12 +58,12 @@ def explain(error: BaseException) -> str:
 def _(error: HydraException) -> str:
     text, _, key = str(error).partition("full_key:")
     key = key.split()[0] if key.strip() else ""
-    said = " ".join(text.partition("composing config:")[2].split() or text.split())
+    message = " ".join(text.partition("composing config:")[2].split() or text.split())
     if error.__cause__ is not None and not isinstance(error.__cause__, OmegaConfBaseException):
-        said = explain(error.__cause__)
+        message = explain(error.__cause__)
     elif error.__cause__ is not None:
         return explain(error.__cause__)
-    return f"`{key}`: {said.rstrip('.')}." if key and "`" not in said else said
+    return f"`{key}`: {message.rstrip('.')}." if key and "`" not in message else message
 
 
 @explain.register

@@ -1,4 +1,4 @@
-"""What ``lossbalance train --help`` prints: groups, choices and settings with the comments of their files."""
+"""Help of ``lossbalance train``: groups, choices and settings with the comments of their files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lossbalance.cli.config.schema import register
 from lossbalance.cli.config.trainer_schema import trainer_comments
-from lossbalance.cli.explain import leave
+from lossbalance.cli.explain import exit_with_message
 
 _INTRODUCTION = """\
-Trains one network on several losses, and shows what each one weighs.
+Trains one network on several losses, and shows the weight of each.
 
   lossbalance train loss=alpha alpha=0.3
   lossbalance train task=raw_pixels loss=gradbalance
@@ -26,19 +26,19 @@ Trains one network on several losses, and shows what each one weighs.
 Comments = dict[tuple[str, ...], str]
 
 
-def print_help(words: Sequence[str]) -> None:
-    """Prints the help on what the words choose, or what is wrong with them."""
+def print_help(overrides: Sequence[str]) -> None:
+    """Prints the help for a selection of choices, or the error in it."""
     try:
-        print(describe(words))
+        print(describe(overrides))
     except Exception as error:
-        leave(error)
+        exit_with_message(error)
 
 
-def describe(words: Sequence[str]) -> str:
-    """Returns the help on what the words choose."""
+def describe(overrides: Sequence[str]) -> str:
+    """Returns the help for a selection of choices."""
     register()
     with initialize_config_module("lossbalance.conf", version_base="1.3"):
-        config = compose("train", list(words), return_hydra_config=True)
+        config = compose("train", list(overrides), return_hydra_config=True)
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
@@ -51,7 +51,7 @@ def describe(words: Sequence[str]) -> str:
     for group in [str(key) for key, value in config.items_ex(resolve=False) if isinstance(value, DictConfig) and value]:
         known = _comments(group, choices.get(group))
         if group == "trainer":
-            known = {(key,): said for key, said in trainer_comments().items()} | known
+            known = {(key,): comment for key, comment in trainer_comments().items()} | known
         choice = choices.get(group) or ",".join(config[group])
         sections.append(f"{_title(group, choice)}\n{_annotate(config[group], known)}")
     return "\n".join(sections)
@@ -76,12 +76,12 @@ def _annotate(config: DictConfig, comments: Comments) -> str:
 
 
 def _comments(group: str, choice: object) -> Comments:
-    """Returns what is said of each key of a group: in the file of the choice, else in any other of the group."""
+    """Returns the comment of each key of a group: from the file of the choice, else from any other of the group."""
     folder = files("lossbalance.conf") / group
     found = sorted(_yaml(folder), key=lambda file: (file.name == f"{choice}.yaml", file.name))
     texts = [file.read_text(encoding="utf-8") for file in found]
-    said = {path: comment for text in texts for path, _, comment in _keys(text) if comment}
-    return said | {path[1:]: comment for path, comment in _of_train().items() if path[0] == group and len(path) > 1}
+    comments = {path: comment for text in texts for path, _, comment in _keys(text) if comment}
+    return comments | {path[1:]: comment for path, comment in _of_train().items() if path[0] == group and len(path) > 1}
 
 
 def _of_train() -> Comments:
@@ -90,7 +90,7 @@ def _of_train() -> Comments:
 
 
 def _title(group: str, choice: object) -> str:
-    """Returns the head of a section, with what the file of the choice says at its top."""
+    """Returns the heading of a section, with the leading comment of the choice's file."""
     file = files("lossbalance.conf") / group / f"{choice}.yaml"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return "\n".join([f"== {group}={choice}, by {group}.key=value ==", *takewhile(lambda line: line[:1] == "#", lines)])

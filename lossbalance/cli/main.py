@@ -1,4 +1,4 @@
-"""The command ``lossbalance``: finds what is to be done in the first word, and hands it the others."""
+"""The command ``lossbalance``: dispatches to its subcommands."""
 
 import sys
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ _COMMANDS = {
 _USAGE = f"""\
 usage: lossbalance COMMAND ...
 
-Train one network on several losses: weigh them, balance them, and see what each one does.
+Train one network on several losses: weight them, balance them, and see what each one does.
 
 {chr(10).join(f"  {name:8}{what}" for name, (_, what) in _COMMANDS.items())}
 
-lossbalance COMMAND --help says more; lossbalance --version says which version this is.
+lossbalance COMMAND --help lists its settings; lossbalance --version prints the version.
 """
 
 
-def main(words: Sequence[str] | None = None) -> int | str | None:
-    """Runs the command that ``words``, by default those of this process, begin with; returns what to exit with.
+def main(arguments: Sequence[str] | None = None) -> int | str | None:
+    """Runs the command that ``arguments``, by default those of this process, begin with; returns the exit code.
 
-    Words that name no command but are settings, such as ``loss=alpha``, are for ``train``: so Lightning starts the
-    other processes of a training.
+    Overrides without a command, such as ``loss=alpha``, are for ``train``: this is how Lightning starts the other
+    processes of a training.
     """
-    first, *others = list(sys.argv[1:] if words is None else words) or ["--help"]
+    first, *others = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if first in ("-h", "--help"):
         print(_USAGE, end="")
         return 0

@@ -1,4 +1,4 @@
-"""The command ``lossbalance train``: one run or, with ``-m``, many, as ``conf/`` and the command line say."""
+"""The command ``lossbalance train``: a run or, with ``-m``, a sweep."""
 
 import sys
 from collections.abc import Sequence
@@ -7,23 +7,23 @@ import hydra
 from omegaconf import DictConfig
 
 from lossbalance.cli.command import command_line
-from lossbalance.cli.config.overrides import add_implied
+from lossbalance.cli.config.overrides import add_default_scheme
 from lossbalance.cli.help import print_help
 from lossbalance.cli.runs.run import run
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lossbalance.conf", config_name="train")
 def train(config: DictConfig) -> float:
-    """Returns the unweighted validation metric that a sweep looks at."""
+    """Returns the unweighted validation metric that a sweep compares."""
     return run(config)
 
 
-def main(words: Sequence[str]) -> None:
-    """Trains, or prints help; leaves with an exit code as :func:`lossbalance.cli.command.command_line` does."""
-    words = add_implied(words)
-    asked = {"-h", "--help"}.intersection(words)
-    if asked:
-        print_help([word for word in words if word not in asked])
+def main(overrides: Sequence[str]) -> None:
+    """Trains, or prints help; exits as :func:`lossbalance.cli.command.command_line` does."""
+    overrides = add_default_scheme(overrides)
+    flags = {"-h", "--help"}.intersection(overrides)
+    if flags:
+        print_help([override for override in overrides if override not in flags])
         return
-    sys.argv[1:] = words  # Hydra reads them there, and so does Lightning, to start other processes
+    sys.argv[1:] = overrides  # read by Hydra, and by Lightning to start other processes
     command_line(train)

@@ -1,4 +1,4 @@
-"""What ``lossbalance train`` trains: data, networks, and the LightningModule that joins them with a criterion."""
+"""Tasks of the command line: data, networks, and LightningModules with a criterion."""
 
 from lossbalance.tasks.digit_pairs import DigitPairs
 from lossbalance.tasks.heads import Classification, Head, Reconstruction

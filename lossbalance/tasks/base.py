@@ -1,4 +1,4 @@
-"""A LightningModule that trains a network on several losses."""
+"""Base class of tasks: a LightningModule that trains a network on several losses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,17 +16,17 @@ Losses = Mapping[str, Tensor | None]
 
 
 class TaskModule(pl.LightningModule, ABC):
-    """Trains a network on several losses, weighed by a criterion.
+    """Trains a network on several losses, weighted by a criterion.
 
-    How outputs and losses are computed, and what is measured beside them, a task's own module says. It also tells the
-    criterion where the terms part, by probes or branches. What is logged in validation and test is plain: each loss as
-    it comes, averaged over the samples that have it, and the metrics. The weighted total is for training alone.
+    Subclasses compute outputs, losses and metrics, and mark the branch of the terms by probes. Validation and test log
+    the unweighted losses, averaged over the samples that have them, and the metrics. The weighted total is used in
+    training only.
 
     Args:
         net: The network.
-        criterion: Weighs the losses.
+        criterion: Weights the losses.
         optimizer: Makes the optimizer from groups of parameters.
-        penalties: Penalties that are terms beside those of the task, weighed by the criterion.
+        penalties: Penalties that are terms beside those of the task, weighted by the criterion.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     @classmethod
     def arguments_from(cls, data: Any) -> dict[str, Any]:
-        """Returns arguments of the constructor that follow from the data; none unless a task says so."""
+        """Returns arguments of the constructor that follow from the data; none by default."""
         return {}
 
     @abstractmethod
@@ -63,7 +63,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def score(self, outputs: Any, batch: Any) -> None:
-        """Takes a batch into the metrics."""
+        """Updates the metrics with a batch."""
 
     @abstractmethod
     def compute_metrics(self) -> dict[str, Tensor]:
@@ -78,35 +78,35 @@ class TaskModule(pl.LightningModule, ABC):
         return self.criterion({**losses, **penalties}, module=self.net, shared=self.net.parameters())
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Takes a batch into the plain losses and the metrics."""
+        """Updates the unweighted losses and the metrics with a batch."""
         self._evaluate(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Takes a batch into the plain losses and the metrics."""
+        """Updates the unweighted losses and the metrics with a batch."""
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the plain losses, such as ``val/loss/main``, and the metrics."""
+        """Logs the unweighted losses, such as ``val/loss/main``, and the metrics."""
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs the plain losses, such as ``test/loss/main``, and the metrics."""
+        """Logs the unweighted losses, such as ``test/loss/main``, and the metrics."""
         self._log("test")
 
     def configure_optimizers(self) -> Optimizer:
-        """Gives what the criterion learns a group of its own: weight decay would drag the weights along."""
+        """Puts learned weights into a parameter group without weight decay."""
         optimizer = self.optimizer([{"params": list(self.net.parameters())}, *self.criterion.parameter_groups()])
         self.attachment = self.criterion.attach(optimizer, self.net)
         return optimizer
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Adds the gradients of the penalties that are to be clipped together with the losses."""
+        """Adds the gradients of penalties that are clipped together with the losses."""
         self.attachment.before_clipping()
 
     def mark_heads(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
-        """Lets every run show the terms' shares of the gradient where they part, and how far the gradients conflict.
+        """Measures the terms' shares of the gradient at the branch, and the conflicts between gradients.
 
-        A penalty that is a term has no gradient there, with which others could be combined.
+        A penalty that is a term has no gradient there that could be combined with others.
         """
         if self.penalties:
             self.criterion.probe_inputs(heads)

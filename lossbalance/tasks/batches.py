@@ -1,4 +1,4 @@
-"""Whole batches of indices, in an order that a resumed training meets again."""
+"""Sampler of whole batches, reproducible when a training is resumed."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 class Batches(Sampler[Tensor]):
     """Indices of whole batches; where there is a seed, in an order drawn from it and the epoch.
 
-    The order depends on nothing else, so that a resumed training meets the batches that it would have met.
+    The order depends on nothing else: a resumed training sees the same batches.
 
     Args:
         size: Number of samples.

@@ -1,4 +1,4 @@
-"""Two of scikit-learn's real digits in one picture."""
+"""Images of two overlaid digits of scikit-learn."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a head is asked: how wide its output is, its loss, and the metric that people read."""
+"""Output size, loss and metric of a head."""
 
 from abc import ABC, abstractmethod
 
@@ -11,11 +11,11 @@ from lossbalance._utils.checks import check_integer
 
 
 class Head(ABC):
-    """One kind of question: how many numbers the network answers it with, its loss, and its metric.
+    """Output size, loss and metric of a head.
 
     Args:
-        outputs: How many numbers the network gives for a picture.
-        name: What the metric is called.
+        outputs: Output size.
+        name: Name of the metric.
         metric: Compares outputs and targets; higher is better.
     """
 
@@ -27,15 +27,15 @@ class Head(ABC):
         """Returns the loss ``[]``, a mean over the batch."""
 
     def score(self, outputs: Tensor, targets: Tensor) -> None:
-        """Takes a batch into the metric."""
+        """Updates the metric with a batch."""
         self.metric.update(outputs, targets)
 
 
 class Classification(Head):
-    """Which class it is: cross-entropy and accuracy.
+    """Classification: cross-entropy and accuracy.
 
     Args:
-        outputs: How many classes there are.
+        outputs: Number of classes.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -48,10 +48,10 @@ class Classification(Head):
 
 
 class Reconstruction(Head):
-    """What the picture looks like: the squared error, summed over the pixels, and R2.
+    """Reconstruction of the image: squared error summed over pixels, and R2.
 
     Args:
-        outputs: How many pixels there are.
+        outputs: Number of pixels.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -59,9 +59,9 @@ class Reconstruction(Head):
         super().__init__(outputs, "r2", R2Score(multioutput="variance_weighted"))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the squared error of outputs ``[batch, pixels]`` and pictures ``[batch, height, width]``."""
+        """Returns the squared error of outputs ``[batch, pixels]`` and images ``[batch, height, width]``."""
         return functional.mse_loss(outputs, targets.flatten(1), reduction="sum") / len(outputs)
 
     def score(self, outputs: Tensor, targets: Tensor) -> None:
-        """Takes a batch into the metric."""
+        """Updates the metric with a batch."""
         super().score(outputs, targets.flatten(1))

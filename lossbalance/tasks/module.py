@@ -1,4 +1,4 @@
-"""What the tasks on pictures of digits train."""
+"""LightningModule of the tasks on images of digits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,16 +17,16 @@ Batch = Mapping[str, Tensor]
 
 
 class MultiLossModule(TaskModule):
-    """Trains a network's heads on one loss each, weighed by a criterion.
+    """Trains a network's heads on one loss each, weighted by a criterion.
 
     The metrics are those of the heads, and the means of those of the same name.
 
     Args:
-        net: Makes the network from the number of outputs of each head; its ``branches`` are where the terms part.
-        heads: What each term's head is asked.
-        criterion: Weighs the losses.
+        net: Makes the network from the output size of each head; the terms branch at its ``branches``.
+        heads: The head of each term.
+        criterion: Weights the losses.
         optimizer: Makes the optimizer from groups of parameters.
-        penalties: Penalties that are terms beside those of the heads, weighed by the criterion.
+        penalties: Penalties that are terms beside those of the heads, weighted by the criterion.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class MultiLossModule(TaskModule):
         self.mark_heads(network.trunk, dict(network.branches))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns what each head says of the pictures."""
+        """Returns the outputs of each head."""
         return self.net(images)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns what each head says of the pictures of a batch."""
+        """Returns the outputs of each head for a batch."""
         return self(batch["image"])
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -56,11 +56,11 @@ class MultiLossModule(TaskModule):
         return {term: head.loss(outputs[term], batch[term]) for term, head in self.heads.items()}
 
     def sizes(self, batch: Batch) -> dict[str, int]:
-        """Returns the number of pictures, the same for each term."""
+        """Returns the number of images, the same for each term."""
         return dict.fromkeys(self.heads, len(batch["image"]))
 
     def score(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Takes a batch into the metrics of the heads."""
+        """Updates the metrics with a batch."""
         for term, head in self.heads.items():
             head.score(outputs[term], batch[term])
 

@@ -1,4 +1,4 @@
-"""A small network with a head on an intermediate layer and one on its last."""
+"""Small network with a head on an intermediate layer and one on the last layer."""
 
 from collections.abc import Mapping
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lossbalance.cli.config.overrides import add_implied
+from lossbalance.cli.config.overrides import add_default_scheme
 from tests.cli.program import command, surroundings, train
 
 
@@ -76,7 +76,7 @@ def test_no_answer_waits_for_torch(words):
     ],
 )
 def test_an_alpha_alone_chooses_the_scheme_that_reads_it(words, implied):
-    assert add_implied(words) == [*words, *implied]
+    assert add_default_scheme(words) == [*words, *implied]
 
 
 def test_an_alpha_that_nobody_uses_is_told(tmp_path):

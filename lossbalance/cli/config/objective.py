@@ -1,4 +1,4 @@
-"""The metric that a run is judged by, and what must be given before a run can begin."""
+"""The objective of a run, and its mandatory settings."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,20 +9,20 @@ from lossbalance._utils.checks import did_you_mean
 
 
 def check_given(config: DictConfig) -> None:
-    """Checks that nothing is left out that has no default.
+    """Checks that every mandatory setting is given.
 
     Raises:
         ValueError: If something is; the message names all of it.
     """
     missing = list(_missing(OmegaConf.to_container(config)))
     if missing:
-        words = " ".join(f"{key}=..." for key in missing)
-        raise ValueError(f"{missing} must be given: {words}; `task={config.task.name} --help` says what each is.")
+        overrides = " ".join(f"{key}=..." for key in missing)
+        raise ValueError(f"{missing} must be given: {overrides}; `task={config.task.name} --help` describes each.")
 
 
 def set_direction(config: DictConfig) -> None:
-    """Decides by the name of the objective whether it is to be small or large, where nobody has said."""
-    from lossbalance.sweeps.comparison import lower_is_better  # pandas and scipy: not before they are needed
+    """Infers from the objective's name whether it is minimized or maximized, where that is not set."""
+    from lossbalance.sweeps.comparison import lower_is_better  # imports pandas
 
     objective = config.task.objective
     if objective.direction is None:

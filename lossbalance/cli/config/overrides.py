@@ -1,9 +1,11 @@
-"""What the words of a command line imply."""
+"""Overrides of the command line, completed by what they imply."""
 
 from collections.abc import Sequence
 
 
-def add_implied(words: Sequence[str]) -> list[str]:
-    """Returns the words, and ``loss=alpha`` where they give an alpha and choose no scheme, which alone reads it."""
-    keys = {word.lstrip("+").partition("=")[0] for word in words}
-    return [*words, "loss=alpha"] if "alpha" in keys and keys.isdisjoint({"loss", "experiment"}) else list(words)
+def add_default_scheme(overrides: Sequence[str]) -> list[str]:
+    """Adds ``loss=alpha`` when ``alpha`` is overridden and no scheme is chosen."""
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    return (
+        [*overrides, "loss=alpha"] if "alpha" in keys and keys.isdisjoint({"loss", "experiment"}) else list(overrides)
+    )

@@ -1,4 +1,4 @@
-"""The types of the configuration, so that a wrong one is refused with its key."""
+"""Schema of the configuration: a value of the wrong type is refused with its key."""
 
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -15,7 +15,7 @@ from lossbalance.cli.config.trainer_schema import Trainer
 
 @dataclass
 class Config:
-    """What ``conf/train.yaml`` and the command line fill in; the comments are there."""
+    """Settings of ``conf/train.yaml``, which documents them."""
 
     task: Any = field(default_factory=task_schema)
     loss: dict[str, Any] = MISSING
@@ -39,7 +39,7 @@ class Config:
 
 
 def register() -> None:
-    """Makes the types known to Hydra: ``schema`` of ``conf/train.yaml``, and those of ``conf/hydra/launcher``."""
+    """Registers the types with Hydra: ``schema`` of ``conf/train.yaml``, and those of ``conf/hydra/launcher``."""
     store = ConfigStore.instance()
     schema = OmegaConf.structured(Config)
     open_arguments(schema.task)

@@ -1,4 +1,4 @@
-"""Checks of settings that can be made before anything is imported or written."""
+"""Validation of settings, before anything is imported or written."""
 
 import math
 import re
@@ -12,16 +12,16 @@ from omegaconf import DictConfig
 from lossbalance._utils.checks import check_integer, check_number, did_you_mean
 from lossbalance.cli.config.schema import Config
 
-_GROUPS = ("task", "loss", "optimizer", "trainer")  # none of them can be left out
+_GROUPS = ("task", "loss", "optimizer", "trainer")  # mandatory
 _MOST_SEED = 2**32 - 1  # what numpy takes
 _NAME = re.compile(r"\w[\w.-]*")
 
 
 def check_groups(choices: Mapping[str, str | None]) -> None:
-    """Checks that of the groups that a run needs none was left out.
+    """Checks that every mandatory group has a choice.
 
     Raises:
-        ValueError: If one was.
+        ValueError: If one has none.
     """
     for group in _GROUPS:
         if choices.get(group) is None:
@@ -41,7 +41,7 @@ def check_task_name(config: DictConfig) -> None:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Checks what no other part of the program would check in time.
+    """Checks settings that no constructor would check in time.
 
     Raises:
         TypeError: If a setting is of another type.
@@ -107,7 +107,7 @@ def _check_finite(settings: Mapping[str, Any], group: str, keys: tuple[str, ...]
 
 
 def _check_penalty(penalty: Mapping[str, Any]) -> None:
-    typed = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
+    typed = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
     strengths = typed & {"penalty.strength", "penalty.l1", "penalty.l2"}
     if penalty.get("share") is not None and "penalty.strength" in strengths:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The classes and functions that a configuration names by ``_target_``, also those of the current directory."""
+"""Resolution of ``_target_``: classes and functions, installed or in the current directory."""
 
 import inspect
 import os

@@ -1,4 +1,4 @@
-"""The types of ``conf/task``: what all tasks have; a task's file may add keys, the command line may not."""
+"""Schema of the group ``task``: keys of every task; a task's file may add keys, the command line may not."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 @dataclass
 class Objective:
-    """The unweighted validation metric that a sweep looks at and the best checkpoint is chosen by."""
+    """The unweighted validation metric that sweeps compare and the best checkpoint is selected by."""
 
     name: str = MISSING
     direction: str | None = None  # maximize or minimize; None: a loss or an error is to be small, all else large
@@ -16,7 +16,7 @@ class Objective:
 
 @dataclass
 class Task:
-    """What is trained."""
+    """Settings of a task."""
 
     name: str = MISSING
     terms: list[str] = MISSING

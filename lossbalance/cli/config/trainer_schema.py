@@ -1,6 +1,6 @@
-"""The type of the group ``trainer``: the arguments of Lightning's ``Trainer``, read from its source.
+"""Schema of the group ``trainer``: the arguments of Lightning's ``Trainer``, read from its source.
 
-Importing Lightning takes seconds, and a mistyped setting is to be answered at once.
+Importing Lightning takes seconds, and a mistyped setting must be refused at once.
 """
 
 import ast
@@ -28,10 +28,10 @@ def _schema() -> type:
 
 
 def trainer_comments() -> dict[str, str]:
-    """Returns the first sentence that Lightning says of each argument."""
+    """Returns the first sentence of Lightning's documentation of each argument."""
     text = cleandoc(ast.get_docstring(_init(), clean=False) or "")
     paragraphs = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |^\w|\Z)", text, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(said.split()).partition(". ")[0].rstrip(".") for name, said in paragraphs}
+    return {name: " ".join(entry.split()).partition(". ")[0].rstrip(".") for name, entry in paragraphs}
 
 
 @cache

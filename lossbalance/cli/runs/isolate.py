@@ -1,4 +1,4 @@
-"""Work in a copy of this process, so that what kills it kills nothing else."""
+"""Isolation of a task in a fork of this process."""
 
 import ctypes
 import signal
@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal that a process gets when its 
 
 
 def run_isolated(work: Callable[..., T], *arguments: object) -> T:
-    """Returns what ``work(*arguments)`` returns in a fork of this process, on Linux.
+    """Returns ``work(*arguments)``, computed in a fork of this process, on Linux.
 
     Raises:
         concurrent.futures.BrokenExecutor: If the fork is killed.
@@ -23,6 +23,6 @@ def run_isolated(work: Callable[..., T], *arguments: object) -> T:
 
 
 def _begin() -> None:
-    """Leaves the warning of a cluster that time is up to the parent, and is to end when the parent does."""
+    """Leaves the cluster's timeout signal to the parent, and dies with the parent."""
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Where a sweep is: a line for each run that ends, and how long the rest will take."""
+"""Progress of a sweep: a line per completed run, and the estimated time remaining."""
 
 import json
 import time
@@ -13,24 +13,24 @@ _PLAN, _EVENTS = ".plan.json", ".events"
 _BEGUN, _ENDED, _SKIPPED = "bes"
 
 
-def note_begin(folder: Path, words: Sequence[str]) -> None:
-    """Notes that a run of the sweep has begun, in whatever process, which is the one its warnings are about.
+def record_start(folder: Path, overrides: Sequence[str]) -> None:
+    """Records that a run of the sweep has started, in any process; warnings from now on carry its name.
 
     Args:
         folder: The folder of the sweep.
-        words: What the run was told.
+        overrides: Those of the run.
     """
     if planned := _planned(folder):
-        _note(folder, _BEGUN)
-        warn_about(_tell(planned, words))
+        _append_event(folder, _BEGUN)
+        warn_about(_describe_run(planned, overrides))
 
 
-def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], written: float) -> None:
-    """Prints the line of a run that has ended, in whatever process.
+def record_end(folder: Path, overrides: Sequence[str], record: Mapping[str, Any], written: float) -> None:
+    """Prints the line of a run that has ended, in any process.
 
     Args:
         folder: The folder of the sweep.
-        words: What the run was told.
+        overrides: Those of the run.
         record: Its record.
         written: When its record was written, in seconds since 1970.
     """
@@ -38,40 +38,43 @@ def note_end(folder: Path, words: Sequence[str], record: Mapping[str, Any], writ
     if not planned:
         return
     skipped = written < planned["started"]
-    events = _note(folder, _SKIPPED if skipped else _ENDED)
+    events = _append_event(folder, _SKIPPED if skipped else _ENDED)
     ended, silent = events.count(_ENDED), events.count(_SKIPPED)
-    line = [f"{ended + silent}/{planned['runs']}", _tell(planned, words), outcome(record)]
+    line = [f"{ended + silent}/{planned['runs']}", _describe_run(planned, overrides), format_result(record)]
     if skipped:
         line.append("done before")
     else:
-        under_way = events.count(_BEGUN) - ended - silent
-        done = ended + under_way / 2  # those that are under way are half done, on average
+        running = events.count(_BEGUN) - ended - silent
+        done = ended + running / 2  # running ones are half done on average
         elapsed = time.time() - planned["started"]
-        line += [f"{record.get('seconds', 0):.0f} s", left(elapsed * (planned["runs"] - silent - done) / done)]
+        line += [
+            f"{record.get('seconds', 0):.0f} s",
+            format_remaining(elapsed * (planned["runs"] - silent - done) / done),
+        ]
     print("  ".join(filter(None, line)), flush=True)
 
 
 def _planned(folder: Path) -> dict[str, Any]:
-    """Returns what the sweeper planned, see ``hydra_plugins.lossbalance_grids``; nothing where there is no sweep."""
+    """Returns the plan of the sweep, see ``hydra_plugins.lossbalance_grids``; empty without a sweep."""
     path = folder / _PLAN
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _tell(planned: Mapping[str, Any], words: Sequence[str]) -> str:
-    """Says which run of the sweep it is: what it was told that not all were."""
-    return " ".join(word for word in words if word.partition("=")[0] in planned["varying"])
+def _describe_run(planned: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """Returns the overrides that tell the run from the others of its sweep."""
+    return " ".join(override for override in overrides if override.partition("=")[0] in planned["varying"])
 
 
-def outcome(record: Mapping[str, Any]) -> str:
-    """Says what came of a run: its objective, or its status and message."""
+def format_result(record: Mapping[str, Any]) -> str:
+    """Formats the result of a run: its objective, or its status and message."""
     objective = record.get("objective", {})
     if record.get("status") == "completed" and objective.get("value") is not None:
         return f"{objective['name']} {objective['value']:.4g}"
     return f"{record.get('status', 'failed')}: {(record.get('message') or ' ').splitlines()[0]}".rstrip(": ")
 
 
-def left(seconds: float) -> str:
-    """Writes the time that is left; nothing when there is none."""
+def format_remaining(seconds: float) -> str:
+    """Formats the estimated time remaining; empty when there is none."""
     if seconds < 1:
         return ""
     for unit, size in (("h", 3600), ("min", 60)):
@@ -80,10 +83,10 @@ def left(seconds: float) -> str:
     return f"({seconds:.0f} s left)"
 
 
-def _note(folder: Path, event: str) -> str:
-    """Adds an event, one process at a time, and returns all."""
+def _append_event(folder: Path, event: str) -> str:
+    """Appends an event, one process at a time, and returns all."""
     with (folder / _EVENTS).open("a+") as file:
-        with suppress(ImportError):  # there is none on Windows
+        with suppress(ImportError):  # not on Windows
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)

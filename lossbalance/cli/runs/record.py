@@ -1,4 +1,4 @@
-"""What a run leaves in ``summary.json``."""
+"""Record of a run: ``summary.json``."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from lossbalance._utils.files import write_text
 from lossbalance.cli.explain import explain
 
 SUMMARY = "summary.json"
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # what launchers tell each process
-_NOT_TOLD = ("ckpt_path=", "resume=", "output_dir=")  # what a run comes to does not depend on them
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # set by launchers
+_IGNORED_OVERRIDES = ("ckpt_path=", "resume=", "output_dir=")  # without influence on the result
 
 
 @contextmanager
 def recorded(config: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
-    """Gives the record of a run, and writes it however the run ends.
+    """Yields the record of a run, and writes it however the run ends.
 
-    A record that says ``completed`` is only replaced by another that does.
+    A completed record is only replaced by another completed one.
     """
     record, start = begin(config), time.perf_counter()
     try:
@@ -39,7 +39,7 @@ def recorded(config: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def begin(config: DictConfig) -> dict[str, Any]:
-    """Returns the record of a run as it stands before training."""
+    """Returns the record of a run before training."""
     hydra = HydraConfig.get()
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
     return {
@@ -49,7 +49,7 @@ def begin(config: DictConfig) -> dict[str, Any]:
         "seed": config.seed,
         "fold": config.fold,
         "folds": config.folds,
-        "overrides": [word for word in hydra.overrides.task if not word.startswith(_NOT_TOLD)],
+        "overrides": [override for override in hydra.overrides.task if not override.startswith(_IGNORED_OVERRIDES)],
         "terms": list(config.task.terms),
         "objective": {**config.task.objective, "value": None},
         "metrics": {},
@@ -64,7 +64,7 @@ def begin(config: DictConfig) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Returns the record in a folder; an empty one where there is none that can be read."""
+    """Returns the record in a folder; an empty one where none can be read."""
     try:
         record = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -79,26 +79,26 @@ def write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def is_completed(record: dict[str, Any]) -> bool:
-    """Whether it is the record of a run that came to its end."""
+    """Whether it is the record of a completed run."""
     return record.get("status") == "completed"
 
 
 def completed_alike(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """Returns the record in a folder if it is of a run that was told the same, and came to its end."""
+    """Returns the record in a folder if it is of a completed run with the same settings."""
     record = read(folder)
     return record if is_completed(record) and record.get("config") == begin(config)["config"] else None
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of several processes that train together which writes."""
+    """Whether this is rank 0."""
     return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """Returns every setting by its dotted key, as it is typed on the command line, but those that follow another."""
+    """Returns every setting by its dotted key, as typed on the command line, except those interpolated from another."""
     unused = {"output_dir", "ckpt_path", "resume"} | (set() if "alpha" in config.loss else {"alpha"})
     settings = {key: value for key, value in _leaves(OmegaConf.to_container(config)) if key not in unused}
-    typed = [word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    typed = [override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task]
     targets = {key: OmegaConf.select(config, key) for key in typed if key.endswith("._target_")}
     return settings | targets
 

@@ -1,4 +1,4 @@
-"""One run: its folder, and the number that a sweeper gets."""
+"""A run: its directory, and the objective returned to a sweeper."""
 
 import atexit
 import copy
@@ -18,15 +18,15 @@ from lossbalance.cli.explain import explain, explained
 from lossbalance.cli.runs.isolate import run_isolated
 from lossbalance.cli.runs.record import SUMMARY, completed_alike, is_completed, is_first_process, read, recorded
 
-_KILLED = "the process was killed: was there memory enough?"
+_KILLED = "the process was killed: was there enough memory?"
 
 
 @explained()
 def run(config: DictConfig) -> float:
-    """Trains as the configuration says and returns the objective, an unweighted validation metric.
+    """Trains as configured and returns the objective, an unweighted validation metric.
 
     The folder ``output_dir`` gets the resolved ``config.yaml``, ``summary.json``, and what the callbacks and loggers
-    write. With ``resume``, a run whose summary says that it is completed is not trained again.
+    write. With ``resume``, a completed run is not trained again.
     """
     check_groups(HydraConfig.get().runtime.choices)
     _check(config)
@@ -37,10 +37,10 @@ def run(config: DictConfig) -> float:
     return _train_isolated(config, folder) if _can_be_isolated(config) else _train(config, folder)
 
 
-def rehearse(config: DictConfig) -> None:
-    """Refuses what can be refused before Hydra, or anybody else, writes into the folder of a single run.
+def validate_run(config: DictConfig) -> None:
+    """Validates the configuration before anything is written to the run directory.
 
-    Where the folder has a record already, that is everything: all that the run will make is made, to see if it can be.
+    Where the directory has a record already, everything is built once, to validate it.
     """
     config = copy.deepcopy(config)
     with explained():
@@ -59,16 +59,16 @@ def rehearse(config: DictConfig) -> None:
 
 
 def check_folder(config: DictConfig, folder: Path) -> None:
-    """Refuses a folder with the record of a run that came to its end, unless that run goes on.
+    """Refuses the directory of a completed run, unless that run is resumed.
 
     Raises:
-        ValueError: If it has one.
+        ValueError: If it is.
     """
     own = config.ckpt_path is not None and folder.resolve() in Path(config.ckpt_path).resolve().parents
     if is_completed(read(folder)) and not own:
         raise ValueError(
             f"`hydra.run.dir`, in a sweep `hydra.sweep.dir`, must be without a finished run, got {str(folder)!r} with "
-            f"its {SUMMARY}: choose another folder, or go on with ckpt_path={folder / 'checkpoints' / 'last.ckpt'}."
+            f"its {SUMMARY}: choose another folder, or resume with ckpt_path={folder / 'checkpoints' / 'last.ckpt'}."
         )
 
 
@@ -79,7 +79,7 @@ def _check(config: DictConfig) -> None:
 
 
 def _can_be_isolated(config: DictConfig) -> bool:
-    """Whether this is one of several runs, in one process, on a system where a fork is safe."""
+    """Whether this is one of several runs, each in one process, on a system where forking is safe."""
     return HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.devices == 1 and sys.platform == "linux"
 
 
@@ -90,19 +90,19 @@ def _train(config: DictConfig, folder: Path) -> float:
 
 
 def _train_isolated(config: DictConfig, folder: Path) -> float:
-    """Trains in a copy of this process, so that what kills a run kills neither its sweep nor the runs after it."""
+    """Trains in a fork of this process, so that a run that is killed spares its sweep and the other runs."""
     import_training()  # once, for all copies
     try:
         return run_isolated(_train_and_explain, config, folder)
     except BrokenExecutor:
-        if record := completed_alike(config, folder):  # it was killed once all was written
+        if record := completed_alike(config, folder):  # killed after its record was written
             return record["objective"]["value"]
         with recorded(config, folder):
             raise RuntimeError(_KILLED) from None
 
 
 def _train_and_explain(config: DictConfig, folder: Path) -> float:
-    """Trains; of an error only its message is sure to get from one process to another."""
+    """Trains; of an error only the message can always be pickled."""
     try:
         return _train(config, folder)
     except Exception as error:
@@ -110,10 +110,10 @@ def _train_and_explain(config: DictConfig, folder: Path) -> float:
 
 
 def import_training() -> ModuleType:
-    """Imports torch and what stands on it, which takes seconds.
+    """Imports torch and everything that depends on it, which takes seconds.
 
-    It makes a million objects that are there to stay: looking for garbage among them, then and at the end of the
-    program, would take two seconds more.
+    The import makes a million permanent objects: garbage collection among them, then and at exit, would take two
+    seconds more.
     """
     gc.disable()
     try:
@@ -126,6 +126,6 @@ def import_training() -> ModuleType:
 
 
 def _unfreeze() -> None:
-    """Lets the end of the program look at all objects after all where triton is loaded, which reports them as leaks."""
+    """Lets all objects be collected at exit where triton is loaded, which reports them as leaks."""
     if "triton" in sys.modules:
         gc.unfreeze()

@@ -1,4 +1,4 @@
-"""What happens around a sweep: it goes on where it stopped, outlives a worker that is killed, and ends in a report."""
+"""Sweep driver: resumes, survives killed workers, writes the report."""
 
 import logging
 import sys
@@ -13,51 +13,50 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lossbalance.cli.config.settings import check_groups, check_task_name
-from lossbalance.cli.explain import leave
-from lossbalance.cli.runs.progress import note_begin, note_end
+from lossbalance.cli.explain import exit_with_message
+from lossbalance.cli.runs.progress import record_end, record_start
 from lossbalance.cli.runs.record import SUMMARY, read
-from lossbalance.cli.runs.run import rehearse
+from lossbalance.cli.runs.run import validate_run
 
 log = logging.getLogger(__name__)
 _LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
 
 
 class SweepFolder(Callback):
-    """Knows the folder of the sweep at hand, and with ``resume=true`` chooses that of the last one like it."""
+    """Hydra callback: folder of the sweep; with ``resume=true``, that of the last one with the same overrides."""
 
     current: ClassVar[Path | None] = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Is called by Hydra before a single run."""
-        rehearse(config)
+        """Hydra hook: validates a single run before it starts."""
+        validate_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Is called by Hydra before the first run."""
+        """Hydra hook: chooses the folder before the first run of a sweep."""
         try:
             folder = _choose_folder(config)
         except ValueError as error:
-            leave(error)  # Hydra would only warn
+            exit_with_message(error)  # Hydra only logs it
         SweepFolder.current = folder
-        for launcher in _LAUNCHERS:  # they would list all runs
+        for launcher in _LAUNCHERS:  # they list all runs
             logging.getLogger(launcher).setLevel(logging.WARNING)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Is called by Hydra before a run, in the process of the run."""
-        note_begin(Path(config.hydra.sweep.dir), config.hydra.overrides.task)
+        """Hydra hook: records the start of a run, in its process."""
+        record_start(Path(config.hydra.sweep.dir), config.hydra.overrides.task)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Is called by Hydra after a run, in the process of the run."""
+        """Hydra hook: prints the result of a run, in its process."""
         summary = Path(config.hydra.runtime.output_dir, SUMMARY)
         written = summary.stat().st_mtime if summary.exists() else time.time()
-        note_end(Path(config.hydra.sweep.dir), config.hydra.overrides.task, read(summary.parent), written)
+        record_end(Path(config.hydra.sweep.dir), config.hydra.overrides.task, read(summary.parent), written)
 
 
-def run_to_the_end(main: Callable[[], Any]) -> None:
-    """Calls ``main``, made by ``hydra.main``. If that sweeps, every run is tried, and a report is written at the end.
+def run_all(main: Callable[[], Any]) -> None:
+    """Calls ``main``, made by ``hydra.main``. In a sweep every run is tried, and a report is written at the end.
 
-    A run that is killed has failed, like one that raises. When a whole worker is killed, joblib gives up the runs that
-    are still to be done; then the sweep itself goes on with what is missing, as long as that ends some, and has not
-    failed if that makes it whole.
+    A run that is killed has failed, like one that raises. When a whole worker is killed, joblib gives up the pending
+    runs; then the sweep is resumed, as long as each attempt completes a run, and succeeds if none is missing.
 
     Raises:
         Exception: The first error of a run, once the others are done.
@@ -71,7 +70,7 @@ def run_to_the_end(main: Callable[[], Any]) -> None:
                 if _finished() <= finished:
                     raise
                 finished = _finished()
-                log.warning("A process was killed (%s): going on with the runs that are missing.", error)
+                log.warning("A process was killed (%s): resuming with the missing runs.", error)
                 sys.argv += ["resume=true", f"hydra.sweep.dir='{SweepFolder.current}'"]
     finally:
         if SweepFolder.current is not None and SweepFolder.current.exists():
@@ -82,7 +81,7 @@ def _choose_folder(config: DictConfig) -> Path:
     """Returns the folder of the sweep, with ``resume=true`` that of the last one like it.
 
     Raises:
-        ValueError: If it has runs already, and they are not to be resumed; or the task's name is none.
+        ValueError: If it has runs and ``resume`` is not set, or the task's name is invalid.
     """
     if choices := OmegaConf.select(config, "hydra.runtime.choices"):
         check_groups(choices)
@@ -91,21 +90,21 @@ def _choose_folder(config: DictConfig) -> Path:
     if config.resume and not (folder / "multirun.yaml").exists():
         folder = _last_alike(config) or folder
         config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # what the runs are told
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # passed on to the runs
     if not config.resume and any(folder.glob(f"*/{SUMMARY}")):
         raise ValueError(f"`hydra.sweep.dir` must be without runs, got {str(folder)!r}: another, or resume=true.")
     return folder
 
 
 def _last_alike(config: DictConfig) -> Path | None:
-    """Finds the latest sweep beside this one that was asked for with the same words."""
-    asked = _words(config)
+    """Finds the latest sweep in the same parent folder with the same overrides."""
+    overrides = _overrides(config)
     sweeps = sorted(Path(config.hydra.sweep.dir).parent.glob("*/multirun.yaml"), reverse=True)
-    return next((path.parent for path in sweeps if _words(OmegaConf.load(path)) == asked), None)
+    return next((path.parent for path in sweeps if _overrides(OmegaConf.load(path)) == overrides), None)
 
 
-def _words(config: Any) -> list[str]:
-    return [word for word in config.hydra.overrides.task if not word.startswith("resume=")]
+def _overrides(config: Any) -> list[str]:
+    return [override for override in config.hydra.overrides.task if not override.startswith("resume=")]
 
 
 def _finished() -> int:
@@ -113,7 +112,7 @@ def _finished() -> int:
 
 
 def _report(folder: Path) -> None:
-    from lossbalance.sweeps.report import write_report  # draws: not needed before
+    from lossbalance.sweeps.report import write_report  # imports matplotlib
 
     try:
         print(f"\n{write_report([folder])}\nThe whole report: {folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""Searches settings with Optuna: every trial is a run of ``lossbalance train`` with a folder of its own."""
+"""The command ``lossbalance search``: hyperparameter search with Optuna; each trial is a run with its own folder."""
 
 import argparse
 import logging
@@ -21,13 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from lossbalance._utils.arguments import count, positive
 from lossbalance.cli import run
 from lossbalance.cli.config.objective import check_given, set_direction
-from lossbalance.cli.config.overrides import add_implied
+from lossbalance.cli.config.overrides import add_default_scheme
 from lossbalance.cli.config.schema import register
 from lossbalance.cli.explain import explain
 from lossbalance.cli.runs import record
-from lossbalance.cli.runs.progress import left, outcome
+from lossbalance.cli.runs.progress import format_remaining, format_result
 from lossbalance.cli.search.space import DEFAULT_SPACE, check_space, parse, suggest
-from lossbalance.cli.search.study import ask, check_name, name_study, open_study
+from lossbalance.cli.search.study import check_name, name_study, open_study, search_definition
 from lossbalance.sweeps.comparison import lower_is_better
 from lossbalance.sweeps.report import ReportOptions, write_report
 
@@ -42,13 +42,13 @@ _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass(frozen=True)
 class Search:
-    """What is tried, and what by.
+    """A search: what is fixed, what varies, and the metrics.
 
     Args:
-        fixed: What all trials are told, as on the command line of ``lossbalance train``.
-        space: What is searched: Hydra's words for a sweep.
-        metrics: The metrics of a trade-off; none for the objective of the task.
-        folder: Where the trials' folders go.
+        fixed: Overrides of all trials, as on the command line of ``lossbalance train``.
+        space: The search space, in Hydra's syntax of sweeps.
+        metrics: The metrics of a trade-off; empty for the objective of the task.
+        folder: Parent of the trials' folders.
     """
 
     fixed: Sequence[str]
@@ -61,13 +61,13 @@ class Search:
 
         Raises:
             optuna.TrialPruned: If the trial was stopped early.
-            Exception: Whatever a run raises; its message is kept with the trial.
+            Exception: Any error of the run; the trial keeps its message.
         """
         folder = self.folder / str(trial.number)
         try:
-            words = [*self.fixed, *suggest(trial, self.space)]
-            trial.set_user_attr("command", shlex.join(words))
-            return self._judge(trial, self._train(trial, words, folder), folder)
+            overrides = [*self.fixed, *suggest(trial, self.space)]
+            trial.set_user_attr("command", shlex.join(overrides))
+            return self._judge(trial, self._train(trial, overrides, folder), folder)
         except KeyboardInterrupt:
             trial.set_user_attr("message", "interrupted")
             raise
@@ -82,18 +82,18 @@ class Search:
         metrics = record.read(folder)["metrics"]
         missing = [name for name in self.metrics if name not in metrics]
         if missing:
-            trial.study.stop()  # no other trial will have it
+            trial.study.stop()  # no trial has it
             raise ValueError(
                 f"`--trade-off` must name metrics of the runs, got {missing}: there are {sorted(metrics)}."
             )
         return [metrics[name] for name in self.metrics] or objective
 
-    def _train(self, trial: optuna.Trial, words: list[str], folder: Path) -> float:
-        from lossbalance.cli.search.pruning import Pruning  # imports torch, which takes seconds
+    def _train(self, trial: optuna.Trial, overrides: list[str], folder: Path) -> float:
+        from lossbalance.cli.search.pruning import Pruning  # imports torch
 
         Pruning.trial = trial
         pruning = [] if self.metrics else _PRUNING  # Optuna prunes by one objective only
-        config = compose("train", [*words, *pruning, f"output_dir='{folder}'"], return_hydra_config=True)
+        config = compose("train", [*overrides, *pruning, f"output_dir='{folder}'"], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
@@ -101,15 +101,15 @@ class Search:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``lossbalance search`` with these words, by default those of this process; returns its exit code."""
+    """Runs ``lossbalance search`` with these arguments, by default those of this process; returns the exit code."""
     given = _parser().parse_intermixed_args(arguments)
     register()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what went wrong is said at the end
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are printed at the end
     try:
         with initialize_config_module("lossbalance.conf", version_base="1.3"):
             return _search(given)
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
+        print("Stopped; the same command resumes.", file=sys.stderr)
         return 130
     except Exception as error:
         print(f"error: {explain(error)}", file=sys.stderr)
@@ -119,38 +119,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lossbalance search",
-        description="Searches settings with Optuna. Start it twice, and two processes work on one study.",
+        description="Searches settings with Optuna. Started twice, two processes share one study.",
         epilog="example: lossbalance search loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_pixels --trials 50",
     )
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=(
-        "as for `lossbalance train`; what is a sweep there is searched here: key=a,b and key=interval(0,1), "
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=(
+        "as for `lossbalance train`; a sweep there is a search space here: key=a,b and key=interval(0,1), "
         f"key=range(1,5), key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
     ))  # fmt: skip
     parser.add_argument("--trials", type=count, default=50, help=(
-        "how many trials the study is to have in all (50); processes finish what they have begun by then"
+        "total number of trials of the study (50); running ones are finished"
     ))  # fmt: skip
-    parser.add_argument("--minutes", type=positive, help="when to stop before that")
-    parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search the front of two metrics")
+    parser.add_argument("--minutes", type=positive, help="stop after so many minutes")
+    parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search their Pareto front")
     parser.add_argument("--study", metavar="NAME", help=(
-        "its name, and that of its folder below searches/; by default one of what is searched: the same words go on"
+        "its name, and that of its folder below searches/; by default derived from the search: the same command resumes"
     ))  # fmt: skip
     parser.add_argument("--storage", help="a file for Optuna's journal, or any storage URL; by default in the folder")
     return parser
 
 
 def _search(given: argparse.Namespace) -> int:
-    fixed, space = parse(add_implied(given.words))
+    fixed, space = parse(add_default_scheme(given.overrides))
     check_space(fixed, space)
     config = compose("train", fixed)
     check_given(config)
     set_direction(config)
     objective = _objective(given.trade_off, config)
-    question = ask(fixed, space, objective)
-    name = name_study(question, config.task.name) if given.study is None else check_name(given.study)
+    definition = search_definition(fixed, space, objective)
+    name = name_study(definition, config.task.name) if given.study is None else check_name(given.study)
     folder = Path("searches", name).resolve()
     study = open_study(
         name,
-        question,
+        definition,
         given.storage,
         folder,
         sampler=optuna.samplers.NSGAIISampler() if given.trade_off else optuna.samplers.TPESampler(),
@@ -160,22 +160,27 @@ def _search(given: argparse.Namespace) -> int:
     if len(study.get_trials(states=_ENDED)) < given.trials:
         enough = optuna.study.MaxTrialsCallback(given.trials, states=_ENDED)
         seconds = None if given.minutes is None else 60 * given.minutes
-        tell = partial(_tell, folder=folder, trials=given.trials, space=space, started=time.time())
-        study.optimize(search.objective, timeout=seconds, callbacks=[tell, enough], catch=(Exception,))
+        report = partial(_print_trial, folder=folder, trials=given.trials, space=space, started=time.time())
+        study.optimize(search.objective, timeout=seconds, callbacks=[report, enough], catch=(Exception,))
     return _conclude(study, folder, ReportOptions(trade_off=given.trade_off or None))
 
 
-def _tell(
+def _print_trial(
     study: optuna.Study, trial: FrozenTrial, folder: Path, trials: int, space: Sequence[Override], started: float
 ) -> None:
     """Prints the line of a trial that has ended."""
     all_ended = study.get_trials(deepcopy=False, states=_ENDED)
     recent = sum(_began(other) >= started for other in all_ended)
     searched = {override.get_key_element() for override in space}
-    words = [word for word in trial.user_attrs["command"].split() if word.partition("=")[0] in searched]
-    rest = left((time.time() - started) / max(recent, 1) * (trials - len(all_ended)))
-    told = [" ".join(words), outcome(record.read(folder / str(trial.number))), f"{_seconds(trial):.0f} s", rest]
-    print("  ".join(filter(None, [f"{len(all_ended)}/{trials}", *told])), flush=True)
+    overrides = [override for override in trial.user_attrs["command"].split() if override.partition("=")[0] in searched]
+    rest = format_remaining((time.time() - started) / max(recent, 1) * (trials - len(all_ended)))
+    shown = [
+        " ".join(overrides),
+        format_result(record.read(folder / str(trial.number))),
+        f"{_seconds(trial):.0f} s",
+        rest,
+    ]
+    print("  ".join(filter(None, [f"{len(all_ended)}/{trials}", *shown, rest])), flush=True)
 
 
 def _began(trial: FrozenTrial) -> float:
@@ -187,7 +192,7 @@ def _seconds(trial: FrozenTrial) -> float:
 
 
 def _objective(metrics: Sequence[str], config: DictConfig) -> dict[str, StudyDirection]:
-    """Returns by what trials are judged, and whether it is to be small or large."""
+    """Returns the direction of each metric that trials are compared by."""
     if not metrics:
         return {config.task.objective.name: StudyDirection[config.task.objective.direction.upper()]}
     if metrics[0] == metrics[1]:

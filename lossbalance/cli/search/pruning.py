@@ -1,4 +1,4 @@
-"""Stops runs of a search that fall behind."""
+"""Pruning of trials that fall behind."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class Pruning(Callback):
-    """Tells the trial at hand the unweighted validation metric of each epoch, and stops it where the study wants that.
+    """Reports the unweighted validation metric of each epoch to the current trial, which the study may prune.
 
     Args:
         metric: The name of the metric.
@@ -17,7 +17,7 @@ class Pruning(Callback):
     """
 
     trial: ClassVar[optuna.Trial | None] = None
-    """The trial at hand: a process tries one at a time."""
+    """The current trial: a process runs one at a time."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric

@@ -1,4 +1,4 @@
-"""What a search may choose from: Hydra's words for a sweep."""
+"""Search space, in Hydra's syntax of sweeps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +19,11 @@ DEFAULT_SPACE = (
 )
 
 
-def parse(words: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """Splits what was typed into the words that all trials are told, and those that are searched."""
+def parse(overrides: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """Splits the overrides into fixed ones and the search space."""
     hydra = GlobalHydra.instance()
     parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
-    parsed = parser.parse_overrides(list(words))
+    parsed = parser.parse_overrides(list(overrides))
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = [override for override in parsed if override.is_sweep_override()]
     space = space or parser.parse_overrides(list(DEFAULT_SPACE))
@@ -31,16 +31,16 @@ def parse(words: Sequence[str]) -> tuple[list[str], list[Override]]:
 
 
 def _depends(key: str) -> bool:
-    """Whether a choice of another key may leave this one without effect."""
+    """Whether the choice of another key may leave this one without effect."""
     return key == "alpha" or "." in key
 
 
 def check_space(fixed: Sequence[str], space: Sequence[Override]) -> None:
-    """Composes the configuration with every word of the space, and the ends of its numbers, before a trial is spent.
+    """Composes the configuration with every choice of the space, and the ends of its intervals, before the first trial.
 
     Raises:
         ValueError: If there is nothing to choose from.
-        hydra.errors.HydraException: If a word does not exist; or another of Hydra's and OmegaConf's errors.
+        hydra.errors.HydraException: If a choice does not exist; or another of Hydra's and OmegaConf's errors.
     """
     compose("train", list(fixed))
     for override in space:
@@ -49,14 +49,16 @@ def check_space(fixed: Sequence[str], space: Sequence[Override]) -> None:
         groups = [other for other in space if key.startswith(f"{other.get_key_element()}.")]
         groups_of_key = [f"{other.get_key_element()}={value}" for other in groups for value in choices(other)]
         for value in shown:
-            _compose_any([*fixed, f"{key}={show(value)}"], [word for word in groups_of_key if "=none" not in word])
+            _compose_any(
+                [*fixed, f"{key}={show(value)}"], [choice for choice in groups_of_key if "=none" not in choice]
+            )
 
 
 def choices(override: Override) -> list[Any]:
-    """Returns the values that a trial may choose from; of an interval its ends.
+    """Returns the choices of a trial; of an interval its ends.
 
     Raises:
-        ValueError: If there are none, or the ends are in no order.
+        ValueError: If there are none, or the ends are not in ascending order.
     """
     key, sweep = override.get_key_element(), override.value()
     given = typed(override)
@@ -77,16 +79,16 @@ def choices(override: Override) -> list[Any]:
 
 
 def typed(override: Override) -> str:
-    """Returns what was typed behind the key, without spaces."""
+    """Returns the value as typed, without spaces."""
     return str(override.input_line).partition("=")[2].replace(" ", "")
 
 
 def suggest(trial: optuna.Trial, space: Sequence[Override]) -> list[str]:
-    """Returns the words that the trial suggests, without those that would say nothing."""
+    """Returns the overrides that the trial suggests, without those that have no effect."""
     chosen: dict[str, Any] = {}
     for override in space:
         key = override.get_key_element()
-        idle = key == "alpha" and chosen.get("loss", "alpha") != "alpha"  # only that scheme reads it
+        idle = key == "alpha" and chosen.get("loss", "alpha") != "alpha"  # only used by that scheme
         if not idle and chosen.get(key.partition(".")[0]) != "none":
             chosen[key] = _value(trial, key, override)
     return [f"{key}={show(value)}" for key, value in chosen.items()]
@@ -107,11 +109,11 @@ def _check_interval(key: str, sweep: IntervalSweep, given: str) -> None:
         raise ValueError(f"`{key}` must be an interval above 0 to be searched on a logarithmic scale, got {given}.")
 
 
-def _compose_any(words: Sequence[str], groups: Sequence[str]) -> None:
-    """Composes with one of the choices of the key's group at least, where it has a group that is searched too."""
-    for number, group in enumerate([[word] for word in groups] or [[]], start=1):
+def _compose_any(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Composes with at least one of the choices of the key's group, where that is searched too."""
+    for number, group in enumerate([[choice] for choice in groups] or [[]], start=1):
         try:
-            compose("train", [*group, *words])
+            compose("train", [*group, *overrides])
             return
         except Exception:
             if number >= len(groups):

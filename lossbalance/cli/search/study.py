@@ -1,4 +1,4 @@
-"""The study of a search: a name, a storage, and the one question that it is about."""
+"""Optuna study of a search: its name, its storage, and the definition of the search."""
 
 import hashlib
 import json
@@ -16,22 +16,24 @@ from optuna.study import StudyDirection
 
 from lossbalance.cli.search.space import typed
 
-_QUESTION = "question"
+_DEFINITION = "question"  # the key in storages
 _TABLES = {"studies", "trials", "version_info"}  # of a database that Optuna made
 _NAME = re.compile(r"\w[\w.-]*")
 
 
-def ask(fixed: Sequence[str], space: Sequence[Override], objective: Mapping[str, StudyDirection]) -> dict[str, Any]:
-    """Returns what makes a study: the words that are fixed, those that are searched, and by what trials are judged."""
+def search_definition(
+    fixed: Sequence[str], space: Sequence[Override], objective: Mapping[str, StudyDirection]
+) -> dict[str, Any]:
+    """Returns the definition of a search: fixed overrides, search space, objective."""
     searched = {override.get_key_element(): typed(override) for override in space}
-    judged = {name: direction.name.lower() for name, direction in objective.items()}
-    return {"fixed": sorted(fixed), "space": dict(sorted(searched.items())), "objective": judged}
+    objectives = {name: direction.name.lower() for name, direction in objective.items()}
+    return {"fixed": sorted(fixed), "space": dict(sorted(searched.items())), "objective": objectives}
 
 
-def name_study(question: Mapping[str, Any], task: str) -> str:
-    """Returns a name that says what is searched, and is another for another question."""
-    readable = re.sub(r"[^\w.-]+", "_", "-".join([task, *question["space"]]))[:60]
-    return f"{readable}-{hashlib.sha256(json.dumps(question).encode()).hexdigest()[:6]}"
+def name_study(definition: Mapping[str, Any], task: str) -> str:
+    """Returns a readable name, unique to the definition."""
+    readable = re.sub(r"[^\w.-]+", "_", "-".join([task, *definition["space"]]))[:60]
+    return f"{readable}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:6]}"
 
 
 def check_name(name: str) -> str:
@@ -47,42 +49,42 @@ def check_name(name: str) -> str:
 
 def open_study(
     name: str,
-    question: Mapping[str, Any],
+    definition: Mapping[str, Any],
     storage: str | None,
     folder: Path,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
-    """Makes the study, or goes on with it.
+    """Creates or loads the study.
 
     Args:
         name: Its name.
-        question: What it is about.
+        definition: The definition of the search.
         storage: The file of Optuna's journal, or the URL of a database; None is a journal in the folder.
-        folder: Where the folders of the trials are.
-        sampler: Chooses what is tried.
-        pruner: Chooses what is stopped.
+        folder: Parent of the trials' folders.
+        sampler: Suggests trials.
+        pruner: Stops trials.
 
     Raises:
-        ValueError: If the storage is none, or holds something else, or the study is about something else.
+        ValueError: If the storage is invalid or holds something else, or the study is of another search.
     """
     occupied = (folder / "0").exists()
     opened = _open_storage(storage, folder)
     _await(lambda: not _foreign(opened))
     if foreign := _foreign(opened):
         raise ValueError(
-            f"`--storage` must hold studies of this program alone, got {_told(storage, folder)!r} with the study "
+            f"`--storage` must hold studies of this program alone, got {_location(storage, folder)!r} with the study "
             f"{foreign[0]!r} of another: choose another storage."
         )
     try:
-        directions = list(question["objective"].values())
+        directions = list(definition["objective"].values())
         study = optuna.create_study(
             study_name=name, storage=opened, sampler=sampler, pruner=pruner, directions=directions
         )
-        study.set_user_attr(_QUESTION, question)
+        study.set_user_attr(_DEFINITION, definition)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=opened, sampler=sampler, pruner=pruner)
-    _check_question(study, question)
+    _check_definition(study, definition)
     if occupied and not study.get_trials(deepcopy=False):
         raise ValueError(
             f"`--study` must be a new name where the storage is new, got {name!r}, whose trials are in "
@@ -91,24 +93,24 @@ def open_study(
     return study
 
 
-def _check_question(study: optuna.Study, question: Mapping[str, Any]) -> None:
-    asked = study.user_attrs[_QUESTION]
+def _check_definition(study: optuna.Study, definition: Mapping[str, Any]) -> None:
+    stored = study.user_attrs[_DEFINITION]
     for what in ("fixed", "space", "objective"):
-        if asked[what] != question[what]:
+        if stored[what] != definition[what]:
             raise ValueError(
-                f"`--study` must be a new name for a new question, got {study.study_name!r}, a study of "
-                f"{_write(asked[what])}, and not of {_write(question[what])}: leave it out, or choose another."
+                f"`--study` must name a study of the same search, got {study.study_name!r}, created for another search "
+                f"space: {_write(stored[what])}, not {_write(definition[what])}; leave it out, or choose another name."
             )
 
 
 def _write(part: Any) -> str:
-    words = [f"{key}={value}" for key, value in part.items()] if isinstance(part, Mapping) else part
-    return f"`{' '.join(words)}`" if words else "the default"
+    overrides = [f"{key}={value}" for key, value in part.items()] if isinstance(part, Mapping) else part
+    return f"`{' '.join(overrides)}`" if overrides else "the default"
 
 
 def _foreign(storage: BaseStorage) -> list[str]:
     studies = optuna.get_all_study_summaries(storage, include_best_trial=False)
-    return [study.study_name for study in studies if _QUESTION not in study.user_attrs]
+    return [study.study_name for study in studies if _DEFINITION not in study.user_attrs]
 
 
 def _await(holds: Callable[[], bool]) -> None:
@@ -120,29 +122,29 @@ def _await(holds: Callable[[], bool]) -> None:
 
 
 def _open_storage(given: str | None, folder: Path) -> BaseStorage:
-    told = _told(given, folder)
+    location = _location(given, folder)
     try:
-        if "://" in told:
-            _check_database(told)
-            return get_storage(told)
-        _check_journal(Path(told))
+        if "://" in location:
+            _check_database(location)
+            return get_storage(location)
+        _check_journal(Path(location))
         folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(told))
+        return JournalStorage(JournalFileBackend(location))
     except Exception as error:  # of any database
-        shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", told)
+        shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", location)
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise ValueError(
             f"`--storage` must be a journal of Optuna's, a new file, or the URL of a database, got {shown!r}: {reason}."
         ) from error
 
 
-def _told(given: str | None, folder: Path) -> str:
+def _location(given: str | None, folder: Path) -> str:
     return given or str(folder / "journal.log")
 
 
 def _check_database(url: str) -> None:
     """Checks that Optuna's tables are there, or none."""
-    import sqlalchemy  # comes with Optuna
+    import sqlalchemy  # a dependency of Optuna
 
     engine = sqlalchemy.create_engine(url)
     try:

@@ -1,4 +1,4 @@
-"""Makes what a configuration describes."""
+"""Construction of data, module and criterion from the configuration."""
 
 import logging
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ _ALL_PARAMETERS = (
 
 
 class Built(NamedTuple):
-    """What is trained."""
+    """The objects of a training."""
 
     data: Any
     module: pl.LightningModule
     criterion: WeightedLoss
     callbacks: list[pl.Callback]
-    """What the module needs beside the callbacks of the configuration."""
+    """Callbacks that the module needs in addition to the configured ones."""
 
 
 def build(config: DictConfig) -> Built:
@@ -59,13 +59,13 @@ def build(config: DictConfig) -> Built:
 def _build_module(
     config: DictConfig, target: Any, data: Any, criterion: WeightedLoss, as_terms: Mapping[str, Penalty]
 ) -> tuple[pl.LightningModule, list[pl.Callback]]:
-    """Returns the module, and what it needs beside the callbacks of the configuration."""
+    """Returns the module, and callbacks that it needs in addition to the configured ones."""
     if not (isinstance(target, type) and issubclass(target, TaskModule)):
         module = make(config.task.module)
         library_of(module)
         if as_terms:
             add_penalty_terms(module, as_terms)
-        settings = _places(config)
+        settings = _gradient_places(config)
         if criterion.weighting.uses_gradients and (as_terms or not settings):
             settings.setdefault("shared", [name for name, weight in module.named_parameters() if weight.requires_grad])
             log.info(_ALL_PARAMETERS, " and no penalty as a term" if as_terms else "")
@@ -76,8 +76,8 @@ def _build_module(
     return constructor(**given, **target.arguments_from(data)), []
 
 
-def _places(config: DictConfig) -> dict[str, Any]:
-    """Returns where the gradients of a module's terms are met, as its task says."""
+def _gradient_places(config: DictConfig) -> dict[str, Any]:
+    """Returns the places where the gradients of the terms are measured: probes, branch, shared parameters."""
     settings: Any = OmegaConf.to_container(config.task, resolve=True)
     return {key: settings[key] for key in ("probes", "branch", "shared") if settings.get(key)}
 
@@ -88,7 +88,7 @@ def build_penalties(config: DictConfig) -> dict[str, Penalty]:
         return {}
     settings = {key: value for key, value in config.penalty.items() if key != "as_term"}
     if settings.get("share") is not None and isinstance(settings.get("strength"), float):
-        settings["strength"] = None  # the group's default, which a share takes the place of
+        settings["strength"] = None  # the group's default, replaced by the share
     penalty = instantiate(settings)
     return {type(penalty).__name__.lower(): penalty}
 

@@ -1,4 +1,4 @@
-"""The checkpoints that a run leaves."""
+"""Checkpoints of a run: the best and the last."""
 
 import os
 import shutil
@@ -18,8 +18,8 @@ from lossbalance.criterion.weighted_loss import WeightedLoss
 class BestAndLast(ModelCheckpoint):
     """Keeps ``best.ckpt``, by a metric, and ``last.ckpt``, of the last whole epoch; before the first, of the start.
 
-    So a run that is interrupted at any moment goes on from a point that an uninterrupted one would have passed. The
-    metrics and weights of that point are kept too: after its last epoch a run has nothing left to compute them by.
+    A run that is interrupted at any moment resumes from a state that an uninterrupted one passes through. The metrics
+    and weights of that state are saved too, for a run that is resumed after its last epoch.
 
     Args:
         dirpath: The folder.
@@ -27,7 +27,7 @@ class BestAndLast(ModelCheckpoint):
         direction: ``maximize`` or ``minimize``.
 
     Attributes:
-        criterion: Whose weights are kept, if any.
+        criterion: The criterion whose weights are saved, if any.
         weights: The weights at the end of the last epoch, by term.
 
     Raises:
@@ -44,7 +44,7 @@ class BestAndLast(ModelCheckpoint):
         self._metrics: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the metrics of the checkpoint known, if the run goes on from one."""
+        """Restores the metrics of the checkpoint."""
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,17 +61,17 @@ class BestAndLast(ModelCheckpoint):
         self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks that the metric is there, before Lightning complains of it in its own words."""
+        """Checks that the metric was logged, before Lightning does."""
         if not trainer.sanity_checking and self.monitor is not None:
             check_logged(self.monitor, trainer.callback_metrics)
         super().on_validation_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What Lightning keeps, the metrics and the weights."""
+        """Lightning's state, the metrics and the weights."""
         return {**super().state_dict(), "metrics": self._metrics, "weights": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores the metrics and the weights."""
         self._metrics, self.weights = state_dict.get("metrics", {}), state_dict.get("weights", {})
         super().load_state_dict(state_dict)
 
@@ -81,13 +81,13 @@ class BestAndLast(ModelCheckpoint):
         best = Path(self.best_model_path)
         if self._last_global_step_saved != trainer.global_step or not best.is_file():
             self._save(trainer, self.last)
-        elif trainer.is_global_zero:  # it is the best: a copy takes less time
+        elif trainer.is_global_zero:  # a copy of the best one is faster
             part = self.last.with_suffix(".part")
             shutil.copyfile(best, part)
             os.replace(part, self.last)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        """Is called by Lightning where the epoch is the best so far."""
+        """Lightning's hook: saves the best epoch so far."""
         self._save(trainer, Path(filepath))
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
@@ -95,9 +95,9 @@ class BestAndLast(ModelCheckpoint):
             logger.after_save_checkpoint(proxy(self))
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        """Writes beside the file and moves into place, so that a run that is killed leaves a whole one."""
+        """Writes atomically: a run that is killed leaves the earlier checkpoint."""
         part = path.with_suffix(".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             os.replace(part, path)
-        trainer.strategy.barrier()  # the others look whether it is there
+        trainer.strategy.barrier()  # other ranks check that it exists

@@ -1,4 +1,4 @@
-"""The table of a run that may go on."""
+"""CSV logger that continues the table of a resumed run."""
 
 import csv
 from pathlib import Path
@@ -13,14 +13,14 @@ from lossbalance._utils.files import replacing
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """Writes ``metrics.csv``, and where a run goes on in its own folder, goes on in its table.
+    """Writes ``metrics.csv``; a run that is resumed in its own folder continues its table.
 
-    Lightning's logger deletes the table that it finds. Rows from the checkpoint's step on are dropped, for that is
-    where the run goes on from.
+    Lightning's logger deletes an existing table. Rows from the checkpoint's step on are dropped: the resumed run
+    writes them again.
 
     Args:
         save_dir: The folder.
-        ckpt_path: The checkpoint that the run goes on from, if it does.
+        ckpt_path: The checkpoint that the run is resumed from, if any.
     """
 
     def __init__(self, save_dir: str, ckpt_path: str | None = None) -> None:
@@ -30,7 +30,7 @@ class ContinuedCSVLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes the table."""
+        """The writer of the table."""
         if self._experiment is None:
             self._experiment = _Table(self.log_dir, self._first_step())
         return self._experiment
@@ -42,7 +42,7 @@ class ContinuedCSVLogger(CSVLogger):
 
 
 class _Table(ExperimentWriter):
-    """Keeps the rows of the steps before the first one, as they were written, and is never half rewritten."""
+    """Keeps the rows before the first step unchanged; rewrites are atomic."""
 
     def __init__(self, log_dir: str, first_step: int) -> None:
         path = Path(log_dir) / self.NAME_METRICS_FILE
@@ -65,7 +65,7 @@ def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return list(csv.DictReader(file, restval=""))  # a line that was cut off has no step
+        return list(csv.DictReader(file, restval=""))  # a truncated line has no step
 
 
 def _write(path: Path, keys: list[str], rows: list[dict[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""The data of a task: a LightningDataModule, or DataLoaders."""
+"""Data of a task: a LightningDataModule, or DataLoaders."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -13,10 +13,10 @@ _PARTS = ("train", "val", "test")
 
 
 def build_data(settings: DictConfig) -> Any:
-    """Returns what ``task.data`` makes.
+    """Builds the data from ``task.data``.
 
     Raises:
-        ValueError: If it names nothing that can be called with its arguments.
+        ValueError: If its target cannot be called with its arguments.
     """
     find_target("task.data", settings, "a LightningDataModule, or of a function that returns DataLoaders,")
     return make(settings)

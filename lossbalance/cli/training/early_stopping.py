@@ -1,4 +1,4 @@
-"""Stops a training that no longer improves."""
+"""Early stopping on the objective."""
 
 from pytorch_lightning.callbacks import EarlyStopping
 

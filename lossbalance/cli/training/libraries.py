@@ -1,4 +1,4 @@
-"""The two names of one library: a module made for ``lightning.pytorch`` is not trained by ``pytorch_lightning``."""
+"""Lightning under its two import names, whose modules and trainers do not mix."""
 
 import sys
 from types import ModuleType
@@ -14,7 +14,7 @@ def library_of(made: object) -> ModuleType:
         TypeError: If it is none.
     """
     for name in LIBRARIES:
-        library = sys.modules.get(name)  # nobody has made a module of a library that is not imported
+        library = sys.modules.get(name)  # no object is of a library that is not imported
         if library is not None and isinstance(made, library.LightningModule):
             return library
     kind = f"{type(made).__module__}.{type(made).__qualname__}"
@@ -22,6 +22,6 @@ def library_of(made: object) -> ModuleType:
 
 
 def defines(made: Any, method: str) -> bool:
-    """Whether a module or its data have a method of their own, not the one that does nothing."""
+    """Whether a module or its data override a method of Lightning's."""
     owner = getattr(getattr(made, method, None), "__module__", "")
     return owner.partition(".")[0] not in ("", "pytorch_lightning", "lightning")

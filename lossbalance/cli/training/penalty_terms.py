@@ -1,4 +1,4 @@
-"""Penalties that are terms beside those of a module that knows nothing of them."""
+"""Penalties as terms of any LightningModule."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -13,7 +13,7 @@ _STEPS = ("training_step", "validation_step", "test_step")
 
 
 def add_penalty_terms(module: pl.LightningModule, penalties: Mapping[str, Penalty]) -> None:
-    """Lets the steps of a module that return ``losses`` return the penalties on its parameters among them."""
+    """Adds the penalties on a module's parameters to the ``losses`` that its steps return."""
     for name in _STEPS:
         if defines(module, name):
             setattr(module, name, _add(getattr(module, name), module, penalties))

@@ -1,4 +1,4 @@
-"""A progress bar that shows what each term weighs."""
+"""Progress bar with the loss and weight of each term."""
 
 import time
 from types import ModuleType
@@ -6,8 +6,8 @@ from typing import Any
 
 from lossbalance.criterion.weighted_loss import WeightedLoss
 
-_SECONDS = 0.5  # between two looks at the losses: each waits for the device
-_TERMS = 6  # what a line has room for
+_SECONDS = 0.5  # between two readings: each synchronizes with the device
+_TERMS = 6  # at most, in one line
 
 
 def make_progress_bar(library: ModuleType, criterion: WeightedLoss, objective: str) -> Any:
@@ -15,25 +15,25 @@ def make_progress_bar(library: ModuleType, criterion: WeightedLoss, objective: s
 
     Args:
         library: ``pytorch_lightning`` or ``lightning.pytorch``.
-        criterion: What weighs the terms.
-        objective: The name of the metric that counts.
+        criterion: The criterion of the terms.
+        objective: The name of the objective.
     """
 
     class TermProgressBar(library.callbacks.RichProgressBar):  # type: ignore[name-defined]
         shown: dict[str, str] | None = None
-        looked_at = 0.0
+        read_at = 0.0
 
         def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
             now = time.monotonic()
-            if self.shown is None or now - self.looked_at > _SECONDS:
-                self.shown, self.looked_at = describe(criterion, objective, trainer.callback_metrics), now
+            if self.shown is None or now - self.read_at > _SECONDS:
+                self.shown, self.read_at = describe(criterion, objective, trainer.callback_metrics), now
             return dict(self.shown)
 
     return TermProgressBar(leave=False)
 
 
 def describe(criterion: WeightedLoss, objective: str, metrics: dict[str, Any]) -> dict[str, str]:
-    """Returns ``loss x weight`` of each term of the last step, and the objective, in words for a line."""
+    """Returns ``loss x weight`` of each term of the last step, and the objective, formatted for one line."""
     if criterion.last_step() is None:
         return {}
     last = criterion.last

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is one that a run can go on from."""
+"""Validation of a checkpoint before resuming."""
 
 import pickle
 import zipfile
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from lossbalance.tasks.base import TaskModule
 
 _WHOLE = ("state_dict", "optimizer_states", "loops", "epoch", "global_step", "callbacks")  # what Lightning saves
-_FREE = ("trainer.", "callbacks.", "logger.", "ckpt_path", "output_dir", "resume", "test", "threads")  # may change
+_FREE = ("trainer.", "callbacks.", "logger.", "ckpt_path", "output_dir", "resume", "test", "threads")  # may differ
 
 
 def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
-    """Checks that ``ckpt_path`` is a whole checkpoint of this module, with no more epochs than are asked for.
+    """Checks that ``ckpt_path`` is a whole checkpoint of this module, with at most ``trainer.max_epochs`` epochs.
 
     Raises:
         ValueError: If it is not.
@@ -31,16 +31,16 @@ def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
             f"`ckpt_path` must be of the same network, scheme and optimizer, got {str(path)!r}: {problem}"
             f"{_settings_that_differ(config, path)}."
         )
-    done, asked = _epochs(checkpoint), config.trainer.max_epochs
-    if asked is not None and 0 <= asked < done:
+    done, most = _epochs(checkpoint), config.trainer.max_epochs
+    if most is not None and 0 <= most < done:
         raise ValueError(
-            f"`trainer.max_epochs` must be at least {done}, the epochs that {str(path)!r} has, got {asked}: "
+            f"`trainer.max_epochs` must be at least {done}, the epochs that {str(path)!r} has, got {most}: "
             "more of them, or an earlier checkpoint."
         )
 
 
 def check_optimizer(config: DictConfig) -> torch.optim.Optimizer | None:
-    """Makes the optimizer, of a parameter of its own, to see whether it can be made; None if it is not made so.
+    """Builds the optimizer of a dummy parameter, to validate its settings; None if the module builds its own.
 
     Raises:
         ValueError: If it cannot.
@@ -54,7 +54,7 @@ def check_optimizer(config: DictConfig) -> torch.optim.Optimizer | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns what Lightning saved; what would run code when it is loaded is refused.
+    """Loads a checkpoint; one that would run code is refused.
 
     Raises:
         ValueError: If there is no such file, it is broken, holds more than tensors and numbers, or is no checkpoint.
@@ -91,7 +91,7 @@ def _broken(path: Path) -> str:
 
 
 def _misfit(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Says which parameters and buffers do not fit; nothing where all do."""
+    """Describes parameters and buffers that do not match; empty where all do."""
     problems = []
     for what, names in (("lacks", own.keys() - saved.keys()), ("has in addition", saved.keys() - own.keys())):
         if names:
@@ -103,19 +103,19 @@ def _misfit(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def _other_optimizer(config: DictConfig, module: nn.Module, checkpoint: Mapping[str, Any]) -> str:
-    """Says that the checkpoint was trained by another kind of optimizer, if it was."""
+    """Describes a mismatch between the optimizers; empty where there is none."""
     if not config.optimizer or not config.optimizer.get("_partial_") or not isinstance(module, TaskModule):
-        return ""  # any other module has an optimizer of its own
+        return ""  # other modules build their own optimizer
     here = instantiate(config.optimizer)([nn.Parameter(torch.zeros(1))]).state_dict()["param_groups"][0]
     for there in (group for state in checkpoint["optimizer_states"][:1] for group in state["param_groups"][:1]):
-        decoupled = "decoupled_weight_decay"  # what tells AdamW from Adam
+        decoupled = "decoupled_weight_decay"  # distinguishes AdamW from Adam
         if here.keys() - there.keys() or here.get(decoupled) != there.get(decoupled):
             return f"its optimizer is not {config.optimizer._target_}"
     return ""
 
 
 def _settings_that_differ(config: DictConfig, path: Path) -> str:
-    """Lists what the run that left the checkpoint was told otherwise, as far as its folder knows."""
+    """Lists the settings that differ from those of the checkpoint's run, as far as its folder records them."""
     file = path.parent.parent / "config.yaml"
     if not file.is_file():
         return ""
@@ -124,8 +124,8 @@ def _settings_that_differ(config: DictConfig, path: Path) -> str:
         _flatten(OmegaConf.create(OmegaConf.to_container(config, resolve=True))),
     )
     keys = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key) and not key.startswith(_FREE)]
-    told = [f"{key}={there.get(key)} there, {here.get(key)} here" for key in keys[:5]]
-    return f" ({'; '.join(told)})" if told else ""
+    differing = [f"{key}={there.get(key)} there, {here.get(key)} here" for key in keys[:5]]
+    return f" ({'; '.join(differing)})" if differing else ""
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _epochs(checkpoint: Mapping[str, Any]) -> int:
-    """Returns how many epochs the checkpoint has seen the end of."""
+    """Returns the number of completed epochs."""
     return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 

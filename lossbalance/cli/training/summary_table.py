@@ -1,4 +1,4 @@
-"""What each term weighed, as a table on the terminal."""
+"""Summary of a run as tables on the terminal."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _PAIRS = 10  # at most
 
 
 def show(record: dict[str, Any]) -> None:
-    """Prints what each term did in the last epoch, and the test metrics.
+    """Prints the terms of the last epoch, and the test metrics.
 
     Args:
         record: The summary of a run.
@@ -45,7 +45,7 @@ def show_test(metrics: Mapping[str, float], tested: str) -> None:
 
     Args:
         metrics: The metrics by name.
-        tested: What was tested, such as ``the last epoch``.
+        tested: The network that was tested, such as ``the last epoch``.
     """
     console = Console()
     console.print(f"[i]The test of {tested}[/i]", highlight=False, soft_wrap=True)
@@ -56,7 +56,7 @@ def show_test(metrics: Mapping[str, float], tested: str) -> None:
 
 
 def _show_conflicts(console: Console, conflicts: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints the pairs of terms, those first whose gradients point against each other most."""
+    """Prints the pairs of terms, in ascending order of cosine."""
     table = Table("gradients at the branch", "cosine", "steps in conflict")
     for pair, found in sorted(conflicts.items(), key=lambda item: item[1]["cosine"])[:_PAIRS]:
         table.add_row(pair, f"{found['cosine']:.2f}", f"{found['conflict']:.0%}")

@@ -1,4 +1,4 @@
-"""The test of a trained network: whether there is one, on which checkpoint, and what came of it."""
+"""Test of a trained network: the last or the best checkpoint."""
 
 import logging
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 
 def check_test(choice: bool | str, callbacks: Iterable[pl.Callback]) -> str | None:
-    """Returns which network is tested: the ``last``, the ``best``, or none.
+    """Validates ``test``: the ``last`` network is tested, the ``best``, or none.
 
     Args:
-        choice: What ``test`` is set to: one of these words, true for the last, or false.
-        callbacks: Those of the training, one of which must keep the best checkpoint.
+        choice: ``last``, ``best`` or ``false``; true for the last.
+        callbacks: Those of the training; one must save the best checkpoint.
 
     Raises:
-        ValueError: If it is another word, or nobody keeps the best checkpoint.
+        ValueError: If it is another value, or no callback saves the best checkpoint.
     """
     if isinstance(choice, bool):
         return "last" if choice else None
@@ -35,18 +35,18 @@ def check_test(choice: bool | str, callbacks: Iterable[pl.Callback]) -> str | No
 
 
 def test_network(choice: str | None, trainer: Any, built: Built, record: dict[str, Any]) -> None:
-    """Tests the network that was chosen, and notes in ``record`` the metrics, and what they are of."""
+    """Tests the chosen network, and records the metrics."""
     if choice is None:
         return
     try:
         check_has_test(built)
     except ValueError as error:
-        if HydraConfig.get().mode == RunMode.RUN:  # of several runs, each is a line
+        if HydraConfig.get().mode == RunMode.RUN:  # a run of a sweep prints one line
             log.warning(str(error))
         return
     checkpoints, path = _find_checkpoints(trainer.callbacks), None
     record["tested"] = "the last epoch"
-    if choice == "best" and checkpoints is not None and checkpoints.best_model_path:  # a rehearsal keeps none
+    if choice == "best" and checkpoints is not None and checkpoints.best_model_path:  # fast_dev_run saves none
         path = checkpoints.best_model_path
         record["tested"] = f"the best checkpoint ({checkpoints.monitor} {checkpoints.best_model_score:.4g})"
     trainer.test(built.module, datamodule=built.data, ckpt_path=path, verbose=False)
@@ -58,7 +58,7 @@ def _find_checkpoints(callbacks: Iterable[pl.Callback]) -> BestAndLast | None:
 
 
 def check_has_test(built: Built) -> None:
-    """Checks that there is something to test, and something to test it on.
+    """Checks that the module has a test step and the data a test set.
 
     Raises:
         ValueError: If one is missing.

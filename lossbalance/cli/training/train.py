@@ -1,4 +1,4 @@
-"""Trains what a configuration describes, and notes and shows what each term did."""
+"""Training of a configuration: fit, test, record, summary."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Training:
-    """All that a configuration describes, made and checked; nothing has been written yet."""
+    """The validated objects of a configuration, before anything is written."""
 
     built: Built
     callbacks: list[pl.Callback]
@@ -43,7 +43,7 @@ class Training:
 
 
 def prepare(config: DictConfig) -> Training:
-    """Returns what the configuration describes, once all of it that can be checked is known to be sound."""
+    """Builds and validates the objects of a configuration."""
     filter_warnings()
     _check_usage(config)
     settings = OmegaConf.to_yaml(config, resolve=True)
@@ -52,7 +52,7 @@ def prepare(config: DictConfig) -> Training:
     import_from_here()
     built = build(config)
     if built.callbacks:
-        _tell_idle(config.task, built.module)
+        _warn_without_effect(config.task, built.module)
     check_optimizer(config)
     if config.ckpt_path is not None:
         check_checkpoint(config, built.module)
@@ -66,7 +66,7 @@ def prepare(config: DictConfig) -> Training:
 
 
 def train(config: DictConfig, record: dict[str, Any]) -> None:
-    """Trains, tests, and notes in ``record`` what came of it, also when training is cut short.
+    """Trains, tests, and completes the record, also when training is interrupted.
 
     Args:
         config: The configuration.
@@ -95,12 +95,12 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
 
 
 def _from_here(path: str) -> Path:
-    """Returns the path of something as it is typed in the current folder."""
+    """Returns a path relative to the current folder where possible."""
     return Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else Path(path)
 
 
 def _is_single(trainer: pl.Trainer) -> bool:
-    """Whether this process speaks for the only run; each of several is a line."""
+    """Whether this is rank 0 of a single run (not of a sweep)."""
     return trainer.is_global_zero and HydraConfig.get().mode == RunMode.RUN
 
 
@@ -108,25 +108,25 @@ def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]
     trainer, (data, module, _, _) = training.trainer, training.built
     try:
         trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+    except SystemExit as stop:  # raised by Lightning after Ctrl-C
         if _is_single(trainer):
-            _tell_how_to_go_on(_from_here(config.output_dir))
+            _print_resume_command(_from_here(config.output_dir))
         raise KeyboardInterrupt from stop
     finally:
-        _note(trainer, training.callbacks, record)
+        _record_metrics(trainer, training.callbacks, record)
         record["weights"] = _last_weights(training)
     check_logged(record["objective"]["name"], record["metrics"])
     test_network(training.test, trainer, training.built, record)
 
 
-def _tell_how_to_go_on(folder: Path) -> None:
+def _print_resume_command(folder: Path) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        print(f"Interrupted. The same command goes on with hydra.run.dir={folder} ckpt_path={last}")
+        print(f"Interrupted. To resume, add to the same command: hydra.run.dir={folder} ckpt_path={last}")
 
 
 def _last_weights(training: Training) -> dict[str, float]:
-    """Returns the weights of the last step; those of the checkpoint, where there was nothing left to train."""
+    """Returns the weights of the last step; those of the checkpoint where no step was left to train."""
     criterion = training.built.criterion
     kept = [callback.weights for callback in training.callbacks if isinstance(callback, BestAndLast)]
     if criterion.last_step() is None and any(kept):
@@ -135,67 +135,67 @@ def _last_weights(training: Training) -> dict[str, float]:
 
 
 def _check_usage(config: DictConfig) -> None:
-    """Tells of settings that are wrong or have no effect, before anything is built."""
-    if "alpha" in _typed() and "alpha" not in config.loss:
+    """Warns of settings without effect, before anything is built."""
+    if "alpha" in _overridden() and "alpha" not in config.loss:
         choice = HydraConfig.get().runtime.choices["loss"]
         check_number("alpha", config.alpha, "a number in [0, 1]", lambda number: 0 <= number <= 1)
         log.warning("`alpha` has no effect with loss=%s; it has with loss=alpha.", choice)
-    if HydraConfig.get().runtime.choices.get("optimizer") == "sgd" and not {"optimizer.lr", "task.lr"} & _typed():
+    if HydraConfig.get().runtime.choices.get("optimizer") == "sgd" and not {"optimizer.lr", "task.lr"} & _overridden():
         log.warning("optimizer=sgd takes `task.lr`, %g, which suits Adam: try optimizer.lr=0.05.", config.task.lr)
     devices, most = config.trainer.devices, os.cpu_count() or 1
     if config.trainer.accelerator == "cpu" and isinstance(devices, int) and devices > most:
         raise ValueError(f"`trainer.devices` must be at most {most}, the number of this machine's CPUs, got {devices}.")
 
 
-def _tell_idle(task: DictConfig, module: pl.LightningModule) -> None:
-    """Tells of settings that have no effect on a module that knows nothing of them."""
-    if any(key.partition(".")[0] == "optimizer" for key in _typed()):
+def _warn_without_effect(task: DictConfig, module: pl.LightningModule) -> None:
+    """Warns of settings that have no effect on a module of the user's own."""
+    if any(key.partition(".")[0] == "optimizer" for key in _overridden()):
         log.warning(
             "`optimizer` has no effect: %s has its own `configure_optimizers`; task.module.<name>= are its arguments.",
             type(module).__name__,
         )
-    for key in sorted({"fold", "folds"} & _typed()):
+    for key in sorted({"fold", "folds"} & _overridden()):
         if f"${{{key}}}" not in OmegaConf.to_yaml(task.data):
-            log.warning("`%s` has no effect: the data do not ask for it, as by 'task.data.%s=${%s}'.", key, key, key)
+            log.warning("`%s` has no effect: the data do not use it; 'task.data.%s=${%s}' would.", key, key, key)
 
 
-def _typed() -> set[str]:
-    """Returns the keys that were given on the command line."""
+def _overridden() -> set[str]:
+    """Returns the keys overridden on the command line."""
     return {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
 
 
 def filter_warnings() -> None:
-    """Silences what Lightning says of every run; warnings that tell something stay."""
-    for library in LIBRARIES:  # both log by the name of the one that was imported last
+    """Silences messages that Lightning prints in every run."""
+    for library in LIBRARIES:  # both log under the name imported last
         logging.getLogger(library).setLevel(logging.WARNING)
-    for told in (
-        "does not have many workers",  # indexing a tensor needs none
-        "Experiment logs directory .* exists and is not empty",  # the configuration is there already
-        "Checkpoint directory .* exists and is not empty",  # a run goes on in its folder
-        "The number of training batches .* is smaller than the logging interval",  # epochs are logged all the same
-        "callbacks used to create the checkpoint need to be provided",  # a test needs none of them
+    for message in (
+        "does not have many workers",  # indexing a tensor needs no worker
+        "Experiment logs directory .* exists and is not empty",  # it has the configuration
+        "Checkpoint directory .* exists and is not empty",  # a resumed run
+        "The number of training batches .* is smaller than the logging interval",  # epochs are logged anyway
+        "callbacks used to create the checkpoint need to be provided",  # not for a test
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own
     ):
-        warnings.filterwarnings("ignore", f".*{told}")
+        warnings.filterwarnings("ignore", f".*{message}")
 
 
-def _note(trainer: pl.Trainer, callbacks: list[pl.Callback], record: dict[str, Any]) -> None:
-    """Notes the unweighted metrics, and what the terms did in the last epoch."""
+def _record_metrics(trainer: pl.Trainer, callbacks: list[pl.Callback], record: dict[str, Any]) -> None:
+    """Records the unweighted metrics, and the last epoch of the terms."""
     metrics = _numbers(trainer.callback_metrics)
     record["objective"]["value"] = metrics.get(record["objective"]["name"])
     for callback in callbacks:
         if isinstance(callback, LossMonitor):
-            weighed = callback.history[-1] if callback.history else {}
-            metrics = {name: value for name, value in metrics.items() if name not in weighed}
+            means = callback.history[-1] if callback.history else {}
+            metrics = {name: value for name, value in metrics.items() if name not in means}
             record["last_epoch"] = callback.last_epoch
             record["diagnoses"] = callback.diagnoses
-            record["conflicts"] = _conflicts(weighed)
-            record["gradient_shares"] = {name: did["gradient_share"] for name, did in callback.last_epoch.items()}
+            record["conflicts"] = _conflicts(means)
+            record["gradient_shares"] = {name: means["gradient_share"] for name, means in callback.last_epoch.items()}
     record["metrics"] = metrics
 
 
 def _conflicts(means: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Returns the mean cosine of each pair of terms, and the part of the steps in which it was negative."""
+    """Returns the mean cosine of each pair of terms, and the fraction of steps in which it was negative."""
     pairs = [name.removeprefix("cosine/") for name in means if name.startswith("cosine/")]
     return {pair: {key: means[f"{key}/{pair}"] for key in ("cosine", "conflict")} for pair in pairs}
 

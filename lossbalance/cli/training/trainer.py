@@ -1,4 +1,4 @@
-"""Makes the trainer, its loggers and its progress bar."""
+"""Construction of the trainer, its loggers and its progress bar."""
 
 import logging
 import sys
@@ -52,7 +52,7 @@ def log_settings(trainer: pl.Trainer, settings: dict[str, Any]) -> None:
 
 
 def close_loggers(trainer: pl.Trainer) -> None:
-    """Ends the runs of loggers that keep them open until the process ends."""
+    """Closes loggers that stay open until the process ends."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
         finish = getattr(getattr(logger, "experiment", None), "finish", None)
         if callable(finish):
@@ -60,16 +60,16 @@ def close_loggers(trainer: pl.Trainer) -> None:
 
 
 def _name_argument(error: Exception, config: DictConfig) -> Exception:
-    """Returns the error with the argument of the Trainer that it is about, as far as that can be known.
+    """Returns the error with the argument of the Trainer that it concerns, as far as it can be identified.
 
-    It is one that the text names or else quotes, first of those that were typed.
+    That is one that the text names or else quotes, overridden ones first.
     """
     cause = error.__cause__ or error
     text = str(cause).strip()
     standard = Trainer()
     changed = [str(key) for key, value in config.trainer.items() if value != getattr(standard, str(key), None)]
-    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    typed = [key for key in changed if any(word.lstrip("+").startswith(f"trainer.{key}") for word in words)]
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    typed = [key for key in changed if any(override.lstrip("+").startswith(f"trainer.{key}") for override in overrides)]
     quoted = [key for key in changed if config.trainer[key] is not None and str(config.trainer[key]) in text]
     for known in (typed, changed):
         for key in [*(key for key in known if key in text), *(key for key in known if key in quoted)]:

@@ -1,4 +1,4 @@
-"""A file with columns: some are targets, the others are what they are predicted from."""
+"""Tables: several targets predicted from the columns of a file."""
 
 from lossbalance.tasks.table.data import TableData
 from lossbalance.tasks.table.module import TableModule

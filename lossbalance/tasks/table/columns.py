@@ -1,4 +1,4 @@
-"""Which columns of a table are targets, and which are features."""
+"""Selection of targets and features among the columns of a table."""
 
 import logging
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from lossbalance._utils.checks import check_terms, check_word
-from lossbalance.tasks.table.features import as_numbers, is_words
+from lossbalance.tasks.table.features import as_numbers, is_text
 from lossbalance.tasks.table.targets import Target
 
 log = logging.getLogger(__name__)
 
-_NEARLY_ONE = 0.95  # a correlation that gives a target away
+_NEARLY_ONE = 0.95  # correlation of a leak
 
 
 def choose_targets(table: pd.DataFrame, targets: Iterable[str]) -> list[str]:
@@ -48,16 +48,17 @@ def choose_features(
 
 
 def warn_of_leaks(features: pd.DataFrame, targets: Iterable[Target]) -> None:
-    """Tells of features that say nearly all of a target: perhaps nobody will know them in time."""
+    """Warns of features that nearly determine a target, which may be unknown at prediction time."""
     for name in features:
-        if is_words(features[name]):
+        if is_text(features[name]):
             continue
         values = as_numbers(features[name])
         for target in targets:
             if target.kind != "classes" and abs(_correlation(values, target.values)) > _NEARLY_ONE:
                 log.warning(
-                    "The feature %r says nearly all of the target %r (correlation %.2f): 'task.ignore=[%s]' leaves it "
-                    "out, if nobody knows it in time.", name, target.name, _correlation(values, target.values), name,
+                    "Feature %r nearly determines target %r (correlation %.2f). If it is not known at prediction time, "
+                    "this is target leakage: exclude it with 'task.ignore=[%s]'.",
+                    name, target.name, _correlation(values, target.values), name,
                 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The rows of a table, split and turned into numbers."""
+"""Data module of a table: splits rows and encodes columns."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

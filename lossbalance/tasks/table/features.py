@@ -1,4 +1,4 @@
-"""Numbers out of columns: what the network sees of a table."""
+"""Encoding of columns as features."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pandas as pd
 from pandas.api import types
 from torch import Tensor
 
-MOST_WORDS = 1000  # different words of one column that become columns of their own
+MOST_CATEGORIES = 1000  # of one text column: one-hot features
 
 
 def encode(table: pd.DataFrame, training: Tensor) -> np.ndarray:
@@ -15,17 +15,17 @@ def encode(table: pd.DataFrame, training: Tensor) -> np.ndarray:
 
     - Numbers and dates are standardized by mean and standard deviation of the training rows; a missing one is their
       mean, and a further feature says that it is missing.
-    - Columns of two numbers, and of yes and no, become 0 and 1.
-    - Each word of a column of words becomes a feature that is 1 where it stands, also the missing word. A word that no
-      training row has is none.
-    - What is the same in all training rows is left out.
+    - Columns of two numbers, and booleans, become 0 and 1.
+    - Text is one-hot encoded, a missing value as a category of its own. A category that no training row has is all
+      zeros.
+    - Columns that are constant over the training rows are left out.
 
     Args:
         table: The columns.
         training: The numbers of the training rows.
 
     Raises:
-        ValueError: If a column has too many words, or nothing is left.
+        ValueError: If a text column has too many categories, or no feature is left.
     """
     rows = training.numpy()
     features = [feature for name in table for feature in _encode_column(table[name], rows)]
@@ -38,8 +38,8 @@ def encode(table: pd.DataFrame, training: Tensor) -> np.ndarray:
 
 
 def _encode_column(column: pd.Series, training: np.ndarray) -> Iterator[np.ndarray]:
-    if is_words(column):
-        yield from _encode_words(column, training)
+    if is_text(column):
+        yield from _encode_text(column, training)
         return
     values = as_numbers(column)
     missing = np.isnan(values)
@@ -54,28 +54,28 @@ def _encode_column(column: pd.Series, training: np.ndarray) -> Iterator[np.ndarr
 def _scale(known: np.ndarray) -> tuple[float, float]:
     """Returns what to subtract, and what to divide by then."""
     low, high = known.min(), known.max()
-    if np.isin(known, [low, high]).all():  # rare ones stay small, as words do
+    if np.isin(known, [low, high]).all():  # rare ones stay small, as one-hot features do
         return low, high - low
     return known.mean(), known.std()
 
 
-def _encode_words(column: pd.Series, training: np.ndarray) -> Iterator[np.ndarray]:
-    words = column.astype("string").fillna("")
-    count, most = words.nunique(), max(20, min(MOST_WORDS, len(words) // 2))
+def _encode_text(column: pd.Series, training: np.ndarray) -> Iterator[np.ndarray]:
+    texts = column.astype("string").fillna("")
+    count, most = texts.nunique(), max(20, min(MOST_CATEGORIES, len(texts) // 2))
     if count > most:
         raise ValueError(
-            f"`task.features` must be numbers or columns of few words, got {column.name!r} with {count} different ones "
-            f"in {len(words)} rows: leave it out by 'task.ignore=[{column.name}]', or make numbers of it."
+            f"`task.features` must be numbers or text of few categories, got {column.name!r} with {count} different "
+            f"texts in {len(texts)} rows: leave it out by 'task.ignore=[{column.name}]', or make numbers of it."
         )
-    values = words.to_numpy()
+    values = texts.to_numpy()
     known = np.unique(values[training])
     if len(known) > 1:
-        for word in known:
-            yield (values == word).astype(float)
+        for category in known:
+            yield (values == category).astype(float)
 
 
-def is_words(column: pd.Series) -> bool:
-    """Whether a column holds words, not numbers, dates, or yes and no."""
+def is_text(column: pd.Series) -> bool:
+    """Whether a column holds text, not numbers, dates or booleans."""
     return not (types.is_numeric_dtype(column) or types.is_bool_dtype(column) or types.is_datetime64_any_dtype(column))
 
 

@@ -1,4 +1,4 @@
-"""What a target is asked: its loss, its metric, and how good that metric is."""
+"""Output size, loss, metric and skill of each kind of target."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ class TargetHead(ABC):
     """One kind of target; labels that are missing are nan.
 
     Args:
-        outputs: How many numbers the network gives for a row.
-        name: What the metric is called.
+        outputs: Output size.
+        name: Name of the metric.
         metric: Compares outputs and labels; higher is better.
     """
 
@@ -31,11 +31,11 @@ class TargetHead(ABC):
 
     @abstractmethod
     def compared(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the metric compares."""
+        """Returns the arguments of the metric."""
 
     @abstractmethod
     def skill(self, value: Tensor) -> Tensor:
-        """Returns the metric on a scale of all kinds: 0 for the best answer that never changes, 1 for perfect."""
+        """Returns the metric on a common scale: 0 for the best constant prediction, 1 for a perfect one."""
 
     def loss(self, outputs: Tensor, labels: Tensor, count: int) -> Tensor:
         """Returns the mean loss ``[]`` over the ``count`` rows that have a label."""
@@ -43,17 +43,17 @@ class TargetHead(ABC):
         return self.errors(outputs, labels.nan_to_num()).masked_fill(missing, 0.0).sum() / count
 
     def score(self, outputs: Tensor, labels: Tensor) -> None:
-        """Takes the rows that have a label into the metric."""
+        """Updates the metric with the rows that have a label."""
         there = ~labels.isnan()
         if there.any():
             self.metric.update(*self.compared(outputs[there], labels[there]))
 
 
 class Number(TargetHead):
-    """How much: the squared error, and R2.
+    """Regression: squared error and R2.
 
-    The network answers in standard deviations from the mean, and so do the labels; the loss is in the target's own
-    unit, squared, as it would be without that: a target of large numbers has a large loss.
+    Outputs and labels are standardized; the loss is in the target's own unit, squared, as without standardization: a
+    target of large numbers has a large loss.
 
     Args:
         scale: The standard deviation.
@@ -77,7 +77,7 @@ class Number(TargetHead):
 
 
 class Binary(TargetHead):
-    """Which of two classes: the log loss, and the area under the ROC curve."""
+    """Binary classification: log loss and area under the ROC curve."""
 
     def __init__(self) -> None:
         super().__init__(1, "auc", BinaryAUROC())
@@ -96,11 +96,11 @@ class Binary(TargetHead):
 
 
 class Classes(TargetHead):
-    """Which of several classes: the cross-entropy, and accuracy.
+    """Multi-class classification: cross-entropy and accuracy.
 
     Args:
-        outputs: How many classes there are.
-        most: The share of the most frequent one in the training rows.
+        outputs: Number of classes.
+        most: Frequency of the most frequent class in the training rows.
     """
 
     def __init__(self, outputs: int, most: float) -> None:
@@ -116,12 +116,12 @@ class Classes(TargetHead):
         return outputs, labels.long()
 
     def skill(self, value: Tensor) -> Tensor:
-        """Returns by how much fewer rows are wrong than with the most frequent class for all."""
+        """Returns the accuracy relative to that of the most frequent class."""
         return (value - self.most) / (1 - self.most)
 
 
 def make_heads(targets: Iterable[Target], training: Tensor) -> tuple[dict[str, TargetHead], Tensor]:
-    """Returns what each target is asked, and the labels ``[rows, targets]`` in the form that its head takes.
+    """Returns the head of each target, and the labels ``[rows, targets]`` that it takes.
 
     Args:
         targets: The targets.

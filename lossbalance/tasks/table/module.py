@@ -1,4 +1,4 @@
-"""What ``task=table`` trains."""
+"""LightningModule of ``task=table``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,20 +16,20 @@ from lossbalance.tasks.table.network import TableNet
 
 
 class TableModule(TaskModule):
-    """Predicts the targets of a table, one term each, weighed by a criterion.
+    """Predicts the targets of a table, one term each, weighted by a criterion.
 
     The metrics are ``<target>/r2``, ``<target>/auc`` or ``<target>/accuracy``, the means of those of the same name, and
-    ``score``: the mean over all targets on a scale that their kinds share, where 0 is the best answer that never
-    changes and 1 is perfect. That is R2 for numbers, 2 AUC - 1 for two classes, and (accuracy - m) / (1 - m) for more,
+    ``score``: the mean over all targets on a common scale, where 0 is the best constant prediction and 1 a perfect
+    one. That is R2 for numbers, 2 AUC - 1 for two classes, and (accuracy - m) / (1 - m) for more,
     where m is the share of the most frequent class.
 
     Args:
         net: Makes the network from the number of features and of the outputs of each head.
-        inputs: How many features a row has.
-        heads: What each target is asked, by name.
-        criterion: Weighs the losses.
+        inputs: Number of features.
+        heads: The head of each target, by name.
+        criterion: Weights the losses.
         optimizer: Makes the optimizer from groups of parameters.
-        penalties: Penalties that are terms beside the targets, weighed by the criterion.
+        penalties: Penalties that are terms beside the targets, weighted by the criterion.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TableModule(TaskModule):
         return {"inputs": data.inputs, "heads": data.heads}
 
     def predict(self, batch: Rows) -> list[Tensor]:
-        """Returns what each head says of the rows."""
+        """Returns the outputs of each head."""
         return self.net(batch.features)
 
     def losses(self, outputs: list[Tensor], batch: Rows) -> dict[str, Tensor | None]:
@@ -68,7 +68,7 @@ class TableModule(TaskModule):
         return dict(zip(self.heads, batch.counts, strict=True))
 
     def score(self, outputs: list[Tensor], batch: Rows) -> None:
-        """Takes the rows that have a label into the metrics."""
+        """Updates the metrics with the rows that have a label."""
         for head, output, labels in zip(self.heads.values(), outputs, batch.labels.unbind(1), strict=True):
             head.score(output, labels)
 

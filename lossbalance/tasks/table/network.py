@@ -1,4 +1,4 @@
-"""A small network for rows of a table."""
+"""Multilayer perceptron with a linear head per target."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,10 +12,10 @@ class TableNet(nn.Module):
     """A few hidden layers that all targets share, and a linear head for each.
 
     Args:
-        inputs: How many features a row has.
-        outputs: How many numbers each head gives.
+        inputs: Number of features.
+        outputs: Output size of each head.
         width: Units in a hidden layer.
-        depth: How many hidden layers there are.
+        depth: Number of hidden layers.
         dropout: The part of the hidden units that is left out in training, in [0, 1).
 
     Shape:
@@ -38,6 +38,6 @@ class TableNet(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in outputs)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Returns what each head says."""
+        """Returns the outputs of each head."""
         hidden = self.trunk(features)
         return [head(hidden) for head in self.heads]

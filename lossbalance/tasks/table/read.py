@@ -1,4 +1,4 @@
-"""Reads a table from a file."""
+"""Reading of CSV and Parquet files."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lossbalance._utils.checks import did_you_mean
-from lossbalance.tasks.table.features import is_words
+from lossbalance.tasks.table.features import is_text
 
 _DATE = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?"
 _PARQUET = (".parquet", ".pq")
@@ -17,7 +17,7 @@ _MISSING = ["?"]  # beside what pandas takes for a missing value, such as an emp
 def read_table(path: str) -> pd.DataFrame:
     """Returns the table of a CSV file, perhaps compressed, or of a Parquet file.
 
-    Commas, semicolons, tabs and bars are told apart by the first line. A column of a CSV file whose words are all
+    Commas, semicolons, tabs and bars are told apart by the first line. A column of a CSV file whose texts are all
     dates, as in 2024-02-29 or 2024-02-29 08:15, becomes one of dates.
 
     Raises:
@@ -50,8 +50,8 @@ def _read_csv(file: Path) -> pd.DataFrame:
 
 
 def _read_dates(column: pd.Series) -> pd.Series:
-    words = column.dropna()
-    if words.empty or not is_words(column) or not words.astype(str).str.fullmatch(_DATE).all():
+    texts = column.dropna()
+    if texts.empty or not is_text(column) or not texts.astype(str).str.fullmatch(_DATE).all():
         return column
     dates = pd.to_datetime(column, format="ISO8601", errors="coerce")
-    return dates if dates.notna().sum() == len(words) else column  # there is no 2024-02-30
+    return dates if dates.notna().sum() == len(texts) else column  # there is no 2024-02-30

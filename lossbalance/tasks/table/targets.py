@@ -1,4 +1,4 @@
-"""What is asked of each target, found from its column."""
+"""Infers the kind of each target: number, binary or classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lossbalance._utils.checks import check_word
-from lossbalance.tasks.table.features import as_numbers, is_words
+from lossbalance.tasks.table.features import as_numbers, is_text
 
 KINDS = ("number", "binary", "classes")
 _MOST_CLASSES = 10  # whole numbers with no more different values than that are classes
@@ -33,7 +33,7 @@ class Target:
 def find_targets(table: pd.DataFrame, kinds: Mapping[str, str]) -> list[Target]:
     """Returns the targets of the columns.
 
-    Words are classes, two of them are binary. Numbers are numbers, unless there are two different ones (binary) or they
+    Texts are classes, two of them are binary. Numbers are numbers, unless there are two different ones (binary) or they
     are whole and few (classes).
 
     Args:
@@ -57,8 +57,8 @@ def _find(column: pd.Series, kind: str | None) -> Target:
         raise ValueError(f"`task.targets` must be columns that differ from row to row, got {name!r}: {got}.")
     kind = kind or _guess(column, different)
     if kind == "number":
-        if is_words(column):
-            raise ValueError(f"`task.kinds.{name}` must be binary or classes for a column of words, got 'number'.")
+        if is_text(column):
+            raise ValueError(f"`task.kinds.{name}` must be binary or classes for a column of text, got 'number'.")
         return Target(name, kind, as_numbers(column))
     if kind == "binary" and different != 2:
         raise ValueError(f"`task.kinds.{name}` must be number or classes for {different} values, got 'binary'.")
@@ -69,7 +69,7 @@ def _find(column: pd.Series, kind: str | None) -> Target:
 def _guess(column: pd.Series, different: int) -> str:
     if different == 2:
         return "binary"
-    if is_words(column):
+    if is_text(column):
         return "classes"
     values = as_numbers(column)
     values = values[~np.isnan(values)]

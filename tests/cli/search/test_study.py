@@ -7,13 +7,13 @@ import pytest
 from optuna.study import StudyDirection
 
 from lossbalance.cli.search.space import parse
-from lossbalance.cli.search.study import ask, check_name, name_study, open_study
+from lossbalance.cli.search.study import check_name, name_study, open_study, search_definition
 
 HIGH = StudyDirection.MAXIMIZE
 
 
 def question(*words, objective="val/accuracy"):
-    return ask(*parse(words), {objective: HIGH})
+    return search_definition(*parse(words), {objective: HIGH})
 
 
 def open_it(folder, asked, name="mine", storage=None):
@@ -34,7 +34,10 @@ def test_another_question_is_another_study(tmp_path, other):
     assert name_study(asked, "two_digits").startswith("two_digits-alpha-")
     assert name_study(asked, "two_digits") != name_study(other, "two_digits")
     open_it(tmp_path, asked)
-    with pytest.raises(ValueError, match="`--study` must be a new name for a new question, got 'mine', a study of `"):
+    with pytest.raises(
+        ValueError,
+        match="`--study` must name a study of the same search, got 'mine', created for",
+    ):
         open_it(tmp_path, other)
 
 

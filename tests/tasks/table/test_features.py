@@ -48,5 +48,5 @@ def test_what_is_always_the_same_is_left_out():
 
 
 def test_a_column_of_names_is_refused_and_the_message_says_how_to_leave_it_out():
-    with pytest.raises(ValueError, match=r"got 'id' with 30 different ones in 30 rows: .* 'task.ignore=\[id\]'"):
+    with pytest.raises(ValueError, match=r"got 'id' with 30 different texts in 30 rows: .* 'task.ignore=\[id\]'"):
         features(id=[f"name {number}" for number in range(30)])

@@ -47,7 +47,7 @@ def test_the_kind_can_be_said():
     [
         ({"y": "number"}, [1, 2], r"`task.kinds` must be one of \['x'\], got 'y'"),
         ({"x": "numbers"}, [1, 2], r"`task.kinds.x` must be one of .* \(did you mean 'number'\?\)"),
-        ({"x": "number"}, ["a", "b"], "`task.kinds.x` must be binary or classes for a column of words"),
+        ({"x": "number"}, ["a", "b"], "`task.kinds.x` must be binary or classes for a column of text"),
         ({"x": "binary"}, [1, 2, 3], "`task.kinds.x` must be number or classes for 3 values, got 'binary'"),
         ({}, [5.0, NAN, 5.0], r"`task.targets` must be columns that differ .* got 'x': 5.0 in all 2 rows"),
         ({}, [NAN, NAN], "got 'x': no label at all"),
