@@ -17,7 +17,7 @@ _MISSING = ["?"]  # beside what pandas takes for a missing value, such as an emp
 def read_table(path: str) -> pd.DataFrame:
     """Returns the table of a CSV file, perhaps compressed, or of a Parquet file.
 
-    Commas, semicolons, tabs and bars are told apart by the first line. A column of a CSV file whose texts are all
+    Commas, semicolons, tabs and bars are distinguished by the first line. A column of a CSV file whose texts are all
     dates, as in 2024-02-29 or 2024-02-29 08:15, becomes one of dates.
 
     Raises:

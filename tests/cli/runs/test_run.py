@@ -128,10 +128,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path):
 
     assert program.returncode == 130
     assert "Traceback" not in errors
-    assert (
-        f"To resume, add to the same command: hydra.run.dir={tmp_path} ckpt_path={tmp_path}/checkpoints/last.ckpt"
-        in said
-    )
+    resume = f"hydra.run.dir={tmp_path} ckpt_path={tmp_path}/checkpoints/last.ckpt"
+    assert f"To resume, add to the same command: {resume}" in said
     assert summary(tmp_path)["status"] == "interrupted"
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
