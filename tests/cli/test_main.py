@@ -44,7 +44,7 @@ def test_the_help_of_train_shows_settings_with_their_comments(capsys):
     printed = capsys.readouterr().out
     for line in (
         "seed: 0  # data, initial weights, order of the batches",
-        "exclude: null  # likewise: these do not count",
+        "exclude: null  # likewise: these are not penalized",
         "normalization: sum  # sum | mean | tensor_mean | fan",
         "num_nodes: 1  # Number of GPU nodes for distributed training",
         "# Each loss gets its ratio of the gradient's norm (Defossez et al. 2022), in one backward pass.",
