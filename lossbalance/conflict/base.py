@@ -1,7 +1,7 @@
 """Abstract base class of aggregators."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,13 @@ class Aggregator(nn.Module, ABC):
             if self.training:
                 self.update_state(valid)
             return torch.where(valid, torch.where(present, multipliers, 0.0), 1.0).to(gramian.dtype)
+
+    def set_terms(self, terms: Sequence[str]) -> None:
+        """Sets the names of the terms, in the order of the matrix; called by the criterion, once it is made.
+
+        Raises:
+            ValueError: If the aggregator refers to a term that is not among them.
+        """
 
     @abstractmethod
     def combine(self, gramian: Tensor, present: Tensor, tolerance: float) -> Tensor:

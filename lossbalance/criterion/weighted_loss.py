@@ -69,6 +69,8 @@ class WeightedLoss(nn.Module):
             raise TypeError(f"`conflict` must be an aggregator such as PCGrad() or None, got {conflict!r}.")
         super().__init__()
         self.terms, self.weighting, self.conflict = weighting.terms, weighting, conflict
+        if conflict is not None:
+            conflict.set_terms(self.terms)
         self.probes = Probes(weighting.terms)
         self.probes.magnitudes = weighting.uses_magnitudes
         self.branches = Branches(self.probes)

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from lossbalance.conflict import IMTLG, MGDA, AlignedMTL, CAGrad, ConFIG, PCGrad
+from lossbalance.conflict import IMTLG, MGDA, AlignedMTL, CAGrad, ConFIG, Gate, PCGrad, Protect
 from tests.accelerator.conflict_step import PLACES, ConflictStep, make_net
 from tests.accelerator.device import DEVICE
 
+CLASSES = [PCGrad, MGDA, IMTLG, CAGrad, AlignedMTL, ConFIG]
+
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("aggregator", [PCGrad, MGDA, IMTLG, CAGrad, AlignedMTL, ConFIG])
+@pytest.mark.parametrize("aggregator", [*CLASSES, lambda: Protect("b"), lambda: Gate("b")])
 def test_it_trains_as_on_the_cpu_and_the_host_waits_in_the_first_step_alone(aggregator, place, device):
     net = make_net()
     expected, step = (ConflictStep(net, aggregator(), place, where) for where in ("cpu", DEVICE))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lossbalance import WeightedLoss
-from lossbalance.conflict import IMTLG, MGDA, AlignedMTL, CAGrad, ConFIG, PCGrad
+from lossbalance.conflict import IMTLG, MGDA, AlignedMTL, CAGrad, ConFIG, Gate, PCGrad, Protect
 from lossbalance.weighting import Equal
 from tests.accelerator.operations import count_added
 from tests.accelerator.schemes import SCHEMES, make_scheme
@@ -55,6 +55,8 @@ BRANCH_BOUNDS = {
     CAGrad: (101, 275),
     AlignedMTL: (43, 13),
     ConFIG: (53, 23),
+    lambda: Protect("term_0"): (39, 9),
+    lambda: Gate("term_0"): (41, 11),
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance import WeightedLoss
-from lossbalance.conflict import MGDA, Aggregator, PCGrad
+from lossbalance.conflict import MGDA, Aggregator, PCGrad, Protect
 from lossbalance.weighting import Equal, GradBalance, Weighting
 from tests.distributed.test_distributed import alone, batch, everybody, on_ranks
 
@@ -54,6 +54,7 @@ def check_all(rank: int) -> None:
     check_ranks_agree(rank, lambda: Net(Equal(TERMS), PCGrad()), 300)
     check_ranks_agree(rank, lambda: Net(GradBalance(TERMS), MGDA()), 30)
     check_ranks_agree(rank, lambda: Net(Equal(TERMS), PCGrad(), at_parameters=True), 30)
+    check_ranks_agree(rank, lambda: Net(Equal(TERMS), Protect("b"), at_parameters=True), 30)
     check_halves_follow_the_whole(rank)
     check_one_collective_a_pass(rank)
 
