@@ -1,4 +1,4 @@
-"""Moves alpha while a network trains."""
+"""Schedule of alpha: piecewise linear, cosine or in steps, over epochs or optimizer steps."""
 
 import math
 from bisect import bisect_right
@@ -9,9 +9,8 @@ from pytorch_lightning import LightningModule, Trainer
 
 from lossbalance._utils.checks import check_number, check_word
 from lossbalance.callbacks.find_criterion import find_criterion
-from lossbalance.callbacks.schedule import RAMPS, UNITS, Course
+from lossbalance.callbacks.schedule import RAMPS, UNITS, TimeFunction
 from lossbalance.callbacks.weight_schedule import WeightSchedule
-from lossbalance.weighting import Alpha
 
 _SHAPES = RAMPS | {"steps": RAMPS["constant"]}  # between two points; "steps" jumps at the next one
 
@@ -25,7 +24,7 @@ class AlphaSchedule(WeightSchedule):
     .. math:: \alpha(t) = \alpha_0 + f(x) \, (\alpha_1 - \alpha_0),
 
     where f(x) is x for ``"linear"``, :math:`\tfrac12 (1 - \cos \pi x)` for ``"cosine"``, and 0 for ``"steps"``. Before
-    the first point and after the last, alpha is theirs. Nothing but the time counts, so a resumed run goes on exactly.
+    the first point and after the last, alpha is theirs. It depends on the time alone: a resumed run continues exactly.
 
     Args:
         points: Alpha in [0, 1] by time, ``{0: 0.0, 10: 0.5}`` or ``[[0, 0.0], [10, 0.5]]``; for ``"constant"``, a
@@ -66,11 +65,12 @@ class AlphaSchedule(WeightSchedule):
 
     alpha = value
 
-    def _pairs(self, trainer: Trainer, module: LightningModule) -> list[tuple[Course, Callable[[float], None]]]:
+    def _pairs(self, trainer: Trainer, module: LightningModule) -> list[tuple[TimeFunction, Callable[[float], None]]]:
         scheme = find_criterion(trainer, module, type(self).__name__).weighting
-        if not isinstance(scheme, Alpha):
+        set_alpha = getattr(scheme, "set_alpha", None)
+        if set_alpha is None:
             raise ValueError(f"`AlphaSchedule` needs the scheme to be Alpha, got {type(scheme).__name__}.")
-        return [(self, scheme.set_alpha)]
+        return [(self, set_alpha)]
 
 
 def _check_point(time: object, alpha: object) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Balances the losses of a module that knows nothing of it."""
+"""Weighting of the losses of a LightningModule that is not edited: it replaces what ``training_step`` returns."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ from lossbalance.penalties.attachment import Attachment
 class BalanceLosses(LightningCallback):
     """Puts the weighted total in place of the loss of any LightningModule.
 
-    All it asks of the module is a ``training_step`` that returns ``{"loss": anything, "losses": {name: tensor}}``, the
+    The module needs a ``training_step`` that returns ``{"loss": anything, "losses": {name: tensor}}``, the
     plain losses beside the loss that trains the module when the callback is not there::
 
         trainer = Trainer(callbacks=[BalanceLosses(WeightedLoss(Uncertainty(["aux", "main"])))])
@@ -32,11 +32,11 @@ class BalanceLosses(LightningCallback):
     it in ``training_step``: ``self.manual_backward(self.criterion(losses))``; :class:`LossMonitor` shows them all.
 
     Parameters of a scheme are trained by an optimizer of the callback's own, Adam without weight decay, one step for
-    each step of the module's optimizer. Whatever changes during training is in the checkpoint, as the callback's part:
+    each step of the module's optimizer. All state is in the checkpoint, as the callback's part:
     a checkpoint without it loads, and one with it loads where the callback is gone.
 
     Args:
-        criterion: What weighs the losses.
+        criterion: Weighs the losses.
         probes: The module in which the branch of each term begins, by its name in the LightningModule:
             ``{"aux": "net.aux_head", "main": "net.head"}``. Gradient schemes need them; under any other they only
             measure the gradient shares.
@@ -77,11 +77,11 @@ class BalanceLosses(LightningCallback):
                 f"something like probes={{{criterion.terms[0]!r}: 'net.head'}}."
             )
         self.branch = branch
-        self._undo = ExitStack()  # what leaves the module as it was found
+        self._undo = ExitStack()  # restores the module
         self._ready = False
         self._shared: list[Tensor] = []
         self._attachments: list[Attachment] = []
-        self._learner: SchemeOptimizer | None = None
+        self._optimizer: SchemeOptimizer | None = None
         self._resumed: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -106,25 +106,25 @@ class BalanceLosses(LightningCallback):
             self.criterion.to(pl_module.device)
         self.criterion.train()
         groups = self.criterion.parameter_groups(self.lr)
-        self._learner = SchemeOptimizer(groups, self.criterion.terms) if groups else None
-        if self._learner is not None and self._resumed is not None and self._resumed["optimizer"] is not None:
-            self._learner.load_state_dict(self._resumed["optimizer"], self._resumed["terms"])
+        self._optimizer = SchemeOptimizer(groups, self.criterion.terms) if groups else None
+        if self._optimizer is not None and self._resumed is not None and self._resumed["optimizer"] is not None:
+            self._optimizer.load_state_dict(self._resumed["optimizer"], self._resumed["terms"])
         self._resumed = None
 
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Forgets the gradients of the scheme's parameters together with those of the module's."""
-        if self._learner is not None:
-            self._learner.optimizer.zero_grad()
+        """Clears the gradients of the scheme's parameters together with those of the module's."""
+        if self._optimizer is not None:
+            self._optimizer.optimizer.zero_grad()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings the ranks together before one of them may save."""
+        """Reduces measured norms over ranks before one of them may save."""
         if world_size() > 1:
             self.criterion.synchronize()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Moves the scheme's parameters, and adds the gradients of penalties that count in clipping."""
-        if self._learner is not None:
-            self._learner.step(trainer.global_step, getattr(trainer.precision_plugin, "scaler", None))
+        """Updates the scheme's parameters, and adds the gradients of penalties that count in clipping."""
+        if self._optimizer is not None:
+            self._optimizer.step(trainer.global_step, getattr(trainer.precision_plugin, "scaler", None))
         for attachment in self._attachments:
             attachment.before_clipping()
 
@@ -137,22 +137,24 @@ class BalanceLosses(LightningCallback):
         self.criterion.train()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the module as it was found."""
+        """Restores the module as it was."""
         self._undo.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves the module as it was found."""
+        """Restores the module as it was."""
         self._undo.close()
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the criterion, and of the optimizer of its parameters."""
         if self._resumed is not None:
             return self._resumed
-        optimizer = None if self._learner is None else self._learner.optimizer.state_dict()  # None before a training
+        optimizer = (
+            None if self._optimizer is None else self._optimizer.optimizer.state_dict()
+        )  # None before a training
         return {"terms": list(self.criterion.terms), "criterion": self.criterion.state_dict(), "optimizer": optimizer}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what :meth:`state_dict` returned.
+        """Restores what :meth:`state_dict` returned.
 
         Raises:
             ValueError: If it belongs to other terms or another scheme.
@@ -195,8 +197,8 @@ class BalanceLosses(LightningCallback):
                 '    return {"loss": sum(losses.values()), "losses": losses}'
             )
         total = self.criterion(outputs["losses"], module=module, shared=self._shared or None)
-        if self._learner is not None:
-            self._learner.note(total)
+        if self._optimizer is not None:
+            self._optimizer.observe_total(total)
         return {**apply_to_collection(dict(outputs), Tensor, Tensor.detach), "loss": total}
 
 

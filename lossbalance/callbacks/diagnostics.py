@@ -1,4 +1,4 @@
-"""What a training can suffer from without a sign: since when, how much, and what to type."""
+"""Diagnostics of a training, epoch by epoch: each fault by name, since when, how much, and the likely cure."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,22 +19,22 @@ _RISES = 0.05  # relative change in validation since its best
 
 
 def diagnose(epochs: Epochs) -> Iterator[tuple[str, str]]:
-    """Yields a key for each fault that shows in the last epoch, and what to say."""
-    looks: list[tuple[Iterable[str], Sequence[Callable[[Epochs, str], str | None]]]] = [
-        (epochs.terms, (_not_finite, _unseen, _dominant, _drowned, _collapsed, _run_away, _unmoved, _stuck, _overfit)),
+    """Yields a key for each fault of the last epoch, and its message."""
+    checks: list[tuple[Iterable[str], Sequence[Callable[[Epochs, str], str | None]]]] = [
+        (epochs.terms, (_not_finite, _unseen, _dominant, _starved, _collapsed, _run_away, _unmoved, _stuck, _overfit)),
         (epochs.penalties, (_useless, _overwhelming)),
         (epochs.pairs, (_conflicting,)),
     ]
-    for names, functions in looks:
+    for names, functions in checks:
         for name in names:
-            for look in functions:
-                message = look(epochs, name)
+            for check in functions:
+                message = check(epochs, name)
                 if message is not None:
-                    yield f"{look.__name__} {name}", message
+                    yield f"{check.__name__} {name}", message
 
 
 def diagnose_scheme(criterion: WeightedLoss) -> Iterator[tuple[str, str]]:
-    """Yields what the scheme says of itself: weights at their bound, limits out of reach."""
+    """Yields the scheme's own warnings: weights at their bound, limits out of reach."""
     check = getattr(criterion.weighting, "check", None)
     if check is None:
         return
@@ -47,17 +47,20 @@ def diagnose_scheme(criterion: WeightedLoss) -> Iterator[tuple[str, str]]:
 
 
 def diagnose_parameters(criterion: WeightedLoss, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, str]]:
-    """Yields what keeps the parameters of the scheme from being trained as they should."""
+    """Yields each parameter of the scheme that is in no optimizer, or under weight decay."""
     groups = {id(p): group for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    whose, cure = f"The weights of {list(criterion.terms)}", "put `*criterion.parameter_groups()` there, and only there"
+    subject, cure = (
+        f"The weights of {list(criterion.terms)}",
+        "put `*criterion.parameter_groups()` there, and only there",
+    )
     for name, parameter in criterion.weighting.named_parameters():
         full_name = f"`{type(criterion.weighting).__name__}.{name}`"
         group = groups.get(id(parameter))
         if parameter.requires_grad and group is None:
-            yield name, f"{whose} will never move, for {full_name} is in no parameter group of the optimizer: {cure}."
+            yield name, f"{subject} will never move, for {full_name} is in no parameter group of the optimizer: {cure}."
         elif group is not None and group.get("weight_decay"):
             decay = group["weight_decay"]
-            yield name, f"{whose} are biased, for {full_name} is under a weight decay of {decay:g}: {cure}."
+            yield name, f"{subject} are biased, for {full_name} is under a weight decay of {decay:g}: {cure}."
 
 
 def _not_finite(epochs: Epochs, term: str) -> str | None:
@@ -80,32 +83,33 @@ def _unseen(epochs: Epochs, term: str) -> str | None:
 
 
 def _dominant(epochs: Epochs, term: str) -> str | None:
-    since = epochs.since(lambda i: _takes_all(epochs, term, i))
+    since = epochs.since(lambda i: _dominates(epochs, term, i))
     if since is None:
         return None
     return (
-        f"{term!r} takes {epochs.mean('gradient_share', term):.1%} of the gradient since epoch {since} and drowns the "
-        "other terms: balance them by GradBalance or GradNorm (`loss=gradbalance`, `loss=gradnorm`), or lower the "
+        f"{term!r} takes {epochs.mean('gradient_share', term):.1%} of the gradient since epoch {since} and dominates "
+        "the other terms: balance them by GradBalance or GradNorm (`loss=gradbalance`, `loss=gradnorm`), or lower the "
         f"weight of {term!r}."
     )
 
 
-def _drowned(epochs: Epochs, term: str) -> str | None:
-    def drowns(i: int) -> bool:
-        alone = any(_takes_all(epochs, other, i) for other in epochs.terms)  # which is told of that one
+def _starved(epochs: Epochs, term: str) -> str | None:
+    def is_starved(i: int) -> bool:
+        alone = any(_dominates(epochs, other, i) for other in epochs.terms)  # reported as that term's fault
         return not alone and epochs.compares(i) and 0 < epochs.mean("gradient_share", term, i) < _HARDLY_ANY
 
-    since = epochs.since(drowns)
+    since = epochs.since(is_starved)
     if since is None:
         return None
     ratios = ", ".join(f"{name}: {4 if name == term else 1}" for name in epochs.terms)
     return (
-        f"{term!r} has had {epochs.mean('gradient_share', term):.2%} of the gradient since epoch {since}: try "
-        f"`loss=inverse_loss`, or `loss=gradbalance` with 'loss.ratios={{{ratios}}}'."
+        f"{term!r} has had {epochs.mean('gradient_share', term):.2%} of the gradient since epoch {since}: "
+        f"try InverseLoss (`loss=inverse_loss`), or GradBalance with ratios (`loss=gradbalance` "
+        f"'loss.ratios={{{ratios}}}')."
     )
 
 
-def _takes_all(epochs: Epochs, term: str, epoch: int) -> bool:
+def _dominates(epochs: Epochs, term: str, epoch: int) -> bool:
     return epochs.compares(epoch) and epochs.mean("gradient_share", term, epoch) > _NEARLY_ALL
 
 
@@ -124,11 +128,11 @@ def _collapsed(epochs: Epochs, term: str) -> str | None:
 
 
 def _run_away(epochs: Epochs, term: str) -> str | None:
-    def runs(quantity: str, factor: float, i: int) -> bool:
+    def grew(quantity: str, factor: float, i: int) -> bool:
         return abs(epochs.mean(quantity, term, i)) > factor * abs(epochs.mean(quantity, term, 0))
 
     since = epochs.since(
-        lambda i: epochs.weighs(term, 0) and runs("weight", _FAR, i) and runs("contribution", 10, i), 1
+        lambda i: epochs.weighs(term, 0) and grew("weight", _FAR, i) and grew("contribution", 10, i), 1
     )
     if since is None:
         return None
@@ -155,34 +159,34 @@ def _unmoved(epochs: Epochs, term: str) -> str | None:
 
 
 def _stuck(epochs: Epochs, term: str) -> str | None:
-    def stands(i: int) -> bool:
+    def is_stuck(i: int) -> bool:
         if i < 1 or not epochs.weighs(term, i):
             return False
         fallen = epochs.mean("loss", term, i) < (1 - _STANDS) * epochs.mean("loss", term, i - 1)
         return not fallen and epochs.mean("weight", term, i) > (1 + _GROWS) * epochs.mean("weight", term, i - 1)
 
-    since = epochs.since(stands, patience=4)
+    since = epochs.since(is_stuck, patience=4)
     if since is None or _unmoved(epochs, term) is not None:
         return None
     return (
         f"The loss of {term!r} has stopped falling since epoch {since}, at {epochs.mean('loss', term):.4g}, while its "
-        f"weight grows, to {epochs.mean('weight', term):.4g}: that takes from the other terms and gives nothing. Hold "
-        "the weight by Fixed (`loss=fixed`), or give the term more of the network (`task.width=`)."
+        f"weight grows, to {epochs.mean('weight', term):.4g}: that takes from the other terms and gains nothing. "
+        "Hold the weight by Fixed (`loss=fixed`), or give the term more of the network (`task.width=`)."
     )
 
 
 def _overfit(epochs: Epochs, term: str) -> str | None:
-    courses = [(epochs.validated(term, i), i) for i in range(len(epochs.history))]
-    best, place = min(((loss, i) for loss, i in courses if loss == loss), default=(0.0, epochs.last))
-    falls = epochs.mean("loss", term) < (1 - _RISES) * epochs.mean("loss", term, place)
+    losses = [(epochs.validated(term, i), i) for i in range(len(epochs.history))]
+    best, index = min(((loss, i) for loss, i in losses if loss == loss), default=(0.0, epochs.last))
+    falls = epochs.mean("loss", term) < (1 - _RISES) * epochs.mean("loss", term, index)
     rises = epochs.validated(term, epochs.last) > best + _RISES * abs(best)
-    if epochs.last - place < 3 or not (falls and rises):
+    if epochs.last - index < 3 or not (falls and rises):
         return None
-    since = int(epochs.history[place]["epoch"])
+    since = int(epochs.history[index]["epoch"])
     return (
         f"The loss of {term!r} falls in training and rises in validation since epoch {since}, there from {best:.4g} to "
-        f"{epochs.validated(term, epochs.last):.4g}: stop at the best (`callbacks=early_stopping`), penalize the "
-        "weights (`penalty=l2`), or lower the weight of the term."
+        f"{epochs.validated(term, epochs.last):.4g}: stop at the best epoch (`callbacks=early_stopping`), penalize "
+        "the weights (`penalty=l2`), or lower the weight of the term."
     )
 
 
@@ -192,7 +196,8 @@ def _useless(epochs: Epochs, name: str) -> str | None:
         return None
     return (
         f"The penalty {name!r} does nothing: it has had {epochs.mean('gradient_share', name):.2g} of the gradient over "
-        f"its weights since epoch {since}: raise `penalty.strength`, or say how much it may have, `penalty.share=0.05`."
+        f"its weights since epoch {since}: raise its strength (`penalty.strength`), or set its share of the gradient "
+        "(`penalty.share=0.05`)."
     )
 
 
@@ -202,8 +207,8 @@ def _overwhelming(epochs: Epochs, name: str) -> str | None:
         return None
     return (
         f"The penalty {name!r} does everything: it has had {epochs.mean('gradient_share', name):.1%} of the gradient "
-        f"over its weights since epoch {since}: lower `penalty.strength`, or say how much it may have, "
-        "`penalty.share=0.05`."
+        f"over its weights since epoch {since}: lower its strength (`penalty.strength`), or set "
+        "its share of the gradient (`penalty.share=0.05`)."
     )
 
 
@@ -214,6 +219,6 @@ def _conflicting(epochs: Epochs, name: str) -> str | None:
     return (
         f"{' and '.join(map(repr, epochs.pairs[name]))} point against each other in "
         f"{epochs.mean('conflict', name):.0%} of the steps since epoch {since}, at a mean cosine of "
-        f"{epochs.mean('cosine', name):.2f}: try `conflict=mgda` or "
-        "`conflict=imtlg`, or a wider trunk (`task.width=`)."
+        f"{epochs.mean('cosine', name):.2f}: combine them by MGDA or IMTLG "
+        "(`conflict=mgda`, `conflict=imtlg`), or try a wider trunk (`task.width=`)."
     )

@@ -1,4 +1,4 @@
-"""What is known of the terms of a criterion, epoch by epoch."""
+"""Record of the terms of a criterion, epoch by epoch, for diagnostics."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from lossbalance.callbacks.balance_losses import BalanceLosses
+from lossbalance.callbacks.keys import key, pair_name
 from lossbalance.callbacks.statistics import TermStatistics
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """What is known of the terms of a criterion after an epoch."""
+    """The means of each epoch so far, with the names of terms, penalties and pairs of a criterion."""
 
     terms: Sequence[str]
     penalties: Sequence[str]
     probed: Collection[str]
     """The terms that have met a probe, or were meant to."""
     pairs: Mapping[str, tuple[str, str]]
-    """Two terms each, by what their cosine is called; none where an aggregator settles their conflicts."""
+    """Pairs of terms by the name of their cosine; none where an aggregator handles their conflicts."""
     history: Sequence[Mapping[str, float]]
     """The means of each epoch so far, as :class:`LossMonitor` keeps them."""
     validation: Sequence[Mapping[str, float]]
@@ -32,9 +33,9 @@ class Epochs:
         history: Sequence[Mapping[str, float]],
         validation: Sequence[Mapping[str, float]],
     ) -> "Epochs":
-        """Returns what is known of one criterion."""
+        """Returns the record of one criterion."""
         criterion, prefix = statistics.criterion, statistics.prefix
-        pairs = {f"{prefix}{a}/{b}": (a, b) for a, b in combinations(criterion.terms, 2)}
+        pairs = {pair_name(a, b, prefix): (a, b) for a, b in combinations(criterion.terms, 2)}
         probed = {*criterion.probes.placed, *criterion.probes.probed, *(balancer.probes if balancer else ())}
         return cls(
             terms=[f"{prefix}{term}" for term in criterion.terms],
@@ -47,29 +48,29 @@ class Epochs:
 
     @property
     def last(self) -> int:
-        """The place of the last epoch."""
+        """The index of the last epoch."""
         return len(self.history) - 1
 
     def mean(self, quantity: str, name: str, epoch: int = -1) -> float:
         """Returns a mean of an epoch; nan for what was not measured."""
-        return self.history[epoch].get(f"{quantity}/{name}", math.nan)
+        return self.history[epoch].get(key(quantity, name), math.nan)
 
     def validated(self, term: str, epoch: int) -> float:
         """Returns the loss of a term in the validation of an epoch; nan where there was none."""
         return self.validation[epoch].get(term, math.nan) if epoch < len(self.validation) else math.nan
 
     def weighs(self, term: str, epoch: int = -1) -> bool:
-        """Whether the term has a weight; 0 is a choice, and no fault."""
+        """Whether the term has a weight; 0 is a choice of the user, not a fault."""
         weight = self.mean("weight", term, epoch)
         return math.isfinite(weight) and weight != 0
 
     def unseen(self, term: str, epoch: int = -1) -> bool:
-        """Whether the gradient of a term that weighs something has met none of its probes."""
+        """Whether no probe has measured the gradient of a term whose weight is not 0."""
         share = self.mean("gradient_share", term, epoch)
         return term in self.probed and self.weighs(term, epoch) and not share > 0
 
     def compares(self, epoch: int) -> bool:
-        """Whether the gradient shares of an epoch tell something: of several terms, and all that weigh were seen."""
+        """Whether gradient shares of an epoch compare: several terms have a weight, and all of them were measured."""
         weighing = [term for term in self.terms if self.weighs(term, epoch)]
         return len(weighing) > 1 and not any(self.unseen(term, epoch) for term in weighing)
 
@@ -77,8 +78,8 @@ class Epochs:
         """Returns the number of the epoch since which ``holds`` is true of every epoch.
 
         Args:
-            holds: Whether something is true of the epoch at a place.
-            patience: How many epochs it must have been.
+            holds: Whether the fault shows in the epoch at an index.
+            patience: The least number of epochs in a row.
         """
         count = 0
         while count < len(self.history) and holds(self.last - count):

@@ -1,4 +1,4 @@
-"""Where a callback finds the criteria of a training."""
+"""Lookup of the criteria of a training: that of ``BalanceLosses``, or those that the module owns."""
 
 from pytorch_lightning import LightningModule, Trainer
 
@@ -18,9 +18,9 @@ def find_criteria(trainer: Trainer, module: LightningModule, user: str) -> dict[
     Nothing precedes the terms of a single criterion; of several, their names in the module do: ``"generator_loss/"``.
 
     Args:
-        trainer: What trains.
-        module: What is trained.
-        user: Name of the callback that asks, for the message.
+        trainer: The trainer.
+        module: The module that it trains.
+        user: Name of the calling callback, for the message.
 
     Raises:
         ValueError: If there is none.

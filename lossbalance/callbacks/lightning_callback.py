@@ -1,4 +1,4 @@
-"""The base of the callbacks, under both names of Lightning."""
+"""Base class of the callbacks, under both names of Lightning."""
 
 import inspect
 from contextlib import suppress
@@ -12,7 +12,7 @@ _OtherCallback: Any = object
 _log = rank_zero.log
 with suppress(ImportError):
     _OtherCallback = import_module("lightning.pytorch").Callback
-rank_zero.log = _log  # the name that was imported first goes on to print under its own name
+rank_zero.log = _log  # the name that was imported first keeps printing under its own name
 
 
 class LightningCallback(Callback, _OtherCallback):

@@ -1,4 +1,4 @@
-"""Where the means go: to the loggers of a trainer, to its other callbacks, and into pictures."""
+"""Output of the means of an epoch: to loggers, to other callbacks, and into a picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

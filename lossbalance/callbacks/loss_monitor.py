@@ -1,4 +1,4 @@
-"""Watches every term of a training."""
+"""Monitor of a Lightning training: logs and draws each term, and diagnoses faults."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,23 +15,24 @@ from lossbalance.callbacks.diagnostics import diagnose, diagnose_parameters, dia
 from lossbalance.callbacks.epochs import Epochs
 from lossbalance.callbacks.evaluation import EvaluationStatistics, read_validation
 from lossbalance.callbacks.find_criterion import find_balancer, find_criteria
+from lossbalance.callbacks.keys import step_key
 from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.logs import draw, log, publish
 from lossbalance.callbacks.statistics import TermStatistics, merge
 
 
 class LossMonitor(LightningCallback):
-    """Logs what each term weighs, draws it, and warns when something is off.
+    """Logs loss, weight and share of each term, draws them, and warns of faults by name.
 
     It finds the criterion by itself: that of ``BalanceLosses``, or the :class:`WeightedLoss` that the module owns; of
     several, the terms have the criterion's name before theirs, ``loss/<criterion>/<term>``. At the end of each epoch it
-    sends to the trainer's loggers, and makes known to other callbacks, the means of
+    sends to the trainer's loggers, and to other callbacks, the means of
 
     - ``loss/<term>``, the plain loss, and ``weight/<term>``, over the samples whose batch has the term;
     - ``contribution/<term>``, weight times loss, over all samples, so that contributions add up to the total;
     - ``gradient_share/<term>``, the term's part of the gradient at the probes, where there are any;
     - ``cosine/<term>/<term>``, the cosine between the gradients of two terms, and ``conflict/<term>/<term>``, the part
-      of the samples whose step had a negative one, where there is a branch;
+      of the samples whose step had one below -0.1, where there is a branch;
     - ``penalty/<name>``, the penalty's value, and ``gradient_share/<name>``, the part of its gradient over the weights
       that it counts, in the steps that are logged and the last; see :mod:`lossbalance.penalties.report`;
     - ``distance/<term>``, not a mean: how far the loss of a term with a limit is above it, see
@@ -53,9 +54,9 @@ class LossMonitor(LightningCallback):
             ``contribution``, ``value_share`` (its part of the contributions, in magnitude) and ``gradient_share``,
             nan where it was not measured. The weight of a penalty is its strength, where that is one number, or what
             ``share`` amounts to at the end.
-        diagnoses: What the last epoch suffers from, a line each: since when, how much, and what to type. Each fault is
-            also told by a warning, when it is first seen.
-        history: What was logged of the training at the end of each epoch, with its number as ``epoch``.
+        diagnoses: The faults of the last epoch, a line each: since when, how much, and the likely cure. Each is also
+            a warning when it first shows.
+        history: The means of training that were logged at the end of each epoch, with its number as ``epoch``.
 
     Raises:
         ValueError: When training starts, if there is no criterion.
@@ -65,7 +66,7 @@ class LossMonitor(LightningCallback):
         self.pictures = pictures
         self.last_epoch: dict[str, dict[str, float]] = {}
         self.history: list[dict[str, float]] = []
-        self._course: list[dict[str, float]] = []  # what was logged between, for the pictures of a short training
+        self._steps: list[dict[str, float]] = []  # means between ends of epochs, for the picture of a short training
         self._statistics: list[TermStatistics] = []  # one for each criterion
         self._evaluation: EvaluationStatistics | None = None
         self._resumed: dict[str, Any] = {}
@@ -75,11 +76,11 @@ class LossMonitor(LightningCallback):
         self._warned: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the criteria and starts to count, or goes on where the checkpoint was written."""
+        """Finds the criteria, and restores the sums of a checkpoint."""
         criteria = find_criteria(trainer, pl_module, type(self).__name__)
         self._statistics = [TermStatistics(each, pl_module.device, prefix) for prefix, each in criteria.items()]
         if not self._resumed:
-            self.last_epoch, self.history, self._course, self._validation = {}, [], [], []
+            self.last_epoch, self.history, self._steps, self._validation = {}, [], [], []
         for each, state in zip(self._statistics, self._resumed.get("statistics", []), strict=False):
             each.load_state_dict(state)
         self._resumed = {}
@@ -89,13 +90,13 @@ class LossMonitor(LightningCallback):
                 self._warn(trainer, diagnose_parameters(each.criterion, trainer.optimizers))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings the ranks together before one of them may save."""
+        """Reduces measured norms over ranks before one of them may save."""
         if world_size() > 1 and find_balancer(trainer) is None:
             for each in self._statistics:
                 each.criterion.synchronize()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Measures the gradients of the penalties, now and then."""
+        """Measures the gradients of the penalties, in steps that are logged."""
         if trainer.is_last_batch or self._is_due(trainer, trainer.global_step + 1):
             for each in self._statistics:
                 each.measure_penalties()
@@ -103,13 +104,13 @@ class LossMonitor(LightningCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the batch, without waiting for the device."""
+        """Adds the batch, without waiting for the device."""
         for each in self._statistics:
-            each.note(_batch_size(batch))
+            each.update(_batch_size(batch))
         if self._is_due(trainer, trainer.global_step):
             means = merge(each.close_log() for each in self._statistics)
-            log(trainer, {f"{name}_step": mean for name, mean in means.items()})
-            self._course.append({"step": trainer.global_step, **means})
+            log(trainer, {step_key(name): mean for name, mean in means.items()})
+            self._steps.append({"step": trainer.global_step, **means})
             self._logged_at = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,23 +127,23 @@ class LossMonitor(LightningCallback):
             self._warn(trainer, diagnose(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the pictures."""
+        """Draws the picture."""
         folder = trainer.log_dir  # asked on all ranks, for they agree on it
         rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
         if self.pictures and self.history and not rehearsal and trainer.is_global_zero:
-            draw(trainer, Path(folder or trainer.default_root_dir), self.history, self._course)
+            draw(trainer, Path(folder or trainer.default_root_dir), self.history, self._steps)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the pictures of a training that had nothing left to do."""
+        """Draws the picture of a training that was complete when it was resumed."""
         if self._resumed:
             self.on_train_end(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to count."""
+        """Starts new means."""
         self._start_evaluation(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to count."""
+        """Starts new means."""
         self._start_evaluation(trainer, pl_module, "test")
 
     def on_validation_batch_end(
@@ -154,9 +155,9 @@ class LossMonitor(LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Counts the plain losses of the batch."""
+        """Adds the plain losses of the batch."""
         if self._evaluation is not None:
-            self._evaluation.note(outputs, _batch_size(batch), dataloader_idx)
+            self._evaluation.update(outputs, _batch_size(batch), dataloader_idx)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -168,16 +169,16 @@ class LossMonitor(LightningCallback):
     on_test_epoch_end = on_validation_epoch_end
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been counted so far."""
-        kept = {"history": self.history, "course": self._course, "last_epoch": self.last_epoch}
-        kept |= {"validation": self._validation}
-        return kept | {"statistics": [each.state_dict() for each in self._statistics]}
+        """The sums so far."""
+        state = {"history": self.history, "course": self._steps, "last_epoch": self.last_epoch}
+        state |= {"validation": self._validation}
+        return state | {"statistics": [each.state_dict() for each in self._statistics]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there when training starts; until then, the last epoch is the one that was saved."""
+        """Restores the sums when training starts; until then, the last epoch is the one that was saved."""
         self._resumed = state_dict
         self.last_epoch = state_dict.get("last_epoch", {})
-        self.history, self._course = state_dict.get("history", []), state_dict.get("course", [])
+        self.history, self._steps = state_dict.get("history", []), state_dict.get("course", [])
         self._validation = state_dict.get("validation", [])
 
     def _start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -186,7 +187,7 @@ class LossMonitor(LightningCallback):
         self._evaluation.start(trainer)
 
     def _is_due(self, trainer: Trainer, step: int) -> bool:
-        """Returns whether there is something to log after so many steps of the optimizers."""
+        """Returns whether a log is due after this number of optimizer steps."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and step // every > self._logged_at // every
 

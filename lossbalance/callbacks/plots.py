@@ -1,4 +1,4 @@
-"""Pictures of what each term did."""
+"""Plots of losses, weights, contributions, gradient shares and cosines of a training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lossbalance._utils.palette import MUTED, PALETTE
+from lossbalance.callbacks.keys import key, names_of
 
 _PANELS = {
     "loss": ("Loss, unweighted", "loss"),
@@ -38,12 +39,12 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
         ['Loss, unweighted', 'Weight', 'Contribution']
     """
     logged = dict.fromkeys(name for row in history for name in row)  # in order
-    panels = [quantity for quantity in _PANELS if any(name.startswith(f"{quantity}/") for name in logged)]
-    terms = [name.removeprefix("loss/") for name in logged if name.startswith("loss/")]
+    panels = [quantity for quantity in _PANELS if names_of(quantity, logged)]
+    terms = names_of("loss", logged)
     width = 3.6 * len(panels)
     figure = Figure(figsize=(width, 3.6), dpi=110)
     for quantity, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False).flat, strict=True):
-        pairs = [name.removeprefix("cosine/") for name in logged if name.startswith("cosine/")]
+        pairs = names_of("cosine", logged)
         _draw_panel(axes, history, time, quantity, pairs if quantity == "cosine" else terms)
     # Margins in inches: a layout that is computed takes longer than the rest of the picture.
     figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.14, top=0.82, wspace=0.36)
@@ -66,14 +67,14 @@ def _draw_panel(
     axes: Axes, history: Sequence[Mapping[str, float]], time: str, quantity: str, names: Sequence[str]
 ) -> None:
     times = [row[time] for row in history]
-    courses = [[row.get(f"{quantity}/{name}", math.nan) for row in history] for name in names]
-    for i, (name, course) in enumerate(zip(names, courses, strict=True)):
+    series = [[row.get(key(quantity, name), math.nan) for row in history] for name in names]
+    for i, (name, values) in enumerate(zip(names, series, strict=True)):
         style = ("-", "--", ":")[i // len(PALETTE) % 3]
-        axes.plot(times, course, style, color=PALETTE[i % len(PALETTE)], label=name, marker=".")
+        axes.plot(times, values, style, color=PALETTE[i % len(PALETTE)], label=name, marker=".")
     title, unit = _PANELS[quantity]
     axes.set(title=title, ylabel=unit, xlabel=time)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    known = [value for course in courses for value in course if math.isfinite(value)] or [math.nan]
+    known = [value for values in series for value in values if math.isfinite(value)] or [math.nan]
     lowest, highest = min(known), max(known)
     if quantity == "gradient_share":
         axes.set_ylim(0, min(1.0, 1.1 * highest) if highest > 0 else 1.0)

@@ -1,4 +1,4 @@
-"""The means of many numbers at once."""
+"""Running means of many numbers at once: weighted by batch size, with compensated sums."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ class RunningMeans(Metric):
 
     .. math:: m_i = \frac{\sum_t b_t x_{ti}}{\sum_t b_t}
 
-    over the batches t in which :math:`x_{ti}` is finite. So a smaller last batch counts for less, and what a batch
-    lacks, written as nan, does not count. States add up over batches and ranks. An update never waits for the device.
+    over the batches t in which :math:`x_{ti}` is finite. So a smaller last batch counts for less, and a number that a
+    batch lacks, nan, does not count. States add up over batches and ranks. An update never waits for the device.
 
     Some devices have no float64, and a sum of a hundred thousand rows in float32 loses digits. So each sum is kept as
-    two numbers in float32, the rounded sum and the sum of what the roundings have lost (Knuth's TwoSum, The Art of
+    two numbers in float32, the rounded sum and the sum of the rounding errors (Knuth's TwoSum, The Art of
     Computer Programming, volume 2, section 4.2.2).
 
     Args:
@@ -74,14 +74,14 @@ class RunningMeans(Metric):
         self.rests = self.rests + other.rests
 
     def select(self, order: list[int]) -> None:
-        """Keeps the means at these places, in this order."""
+        """Keeps the means at these indices, in this order."""
         self.totals, self.rests = (
-            torch.stack([state[:, place] for place in order], dim=1) for state in (self.totals, self.rests)
+            torch.stack([state[:, index] for index in order], dim=1) for state in (self.totals, self.rests)
         )
 
     def _add(self, sums: Tensor) -> None:
         totals = self.totals + sums
-        taken = totals - self.totals  # what of the sums has come to be in the totals
+        taken = totals - self.totals  # the part of the sums that the totals have absorbed
         self.rests = self.rests + ((self.totals - (totals - taken)) + (sums - taken))
         self.totals = totals
 

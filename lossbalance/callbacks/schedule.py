@@ -1,4 +1,4 @@
-"""A number that moves with time."""
+"""Schedule of a number: linear, cosine, in steps, cyclical or exponential, over epochs or optimizer steps."""
 
 import math
 import re
@@ -18,20 +18,20 @@ RAMPS: dict[str, Callable[[float], float]] = {  # f on [0, 1)
 }
 
 
-class Course(Protocol):
-    """What a callback needs of a schedule."""
+class TimeFunction(Protocol):
+    """The interface of a schedule that callbacks use: a number as a function of time."""
 
     @property
     def unit(self) -> str:
-        """What counts the time: ``"epochs"``, or ``"steps"`` of the optimizer."""
+        """The unit of time: ``"epochs"``, or ``"steps"`` of the optimizer."""
 
     def value(self, time: float) -> float:
         """Returns the number at a time."""
 
 
-def now(course: Course, trainer: Trainer) -> float:
+def now(function: TimeFunction, trainer: Trainer) -> float:
     """Returns the number at the trainer's time."""
-    return course.value(trainer.current_epoch if course.unit == "epochs" else trainer.global_step)
+    return function.value(trainer.current_epoch if function.unit == "epochs" else trainer.global_step)
 
 
 class Schedule:
@@ -50,7 +50,7 @@ class Schedule:
     ``exponential``  :math:`v(t) = v_0 (v_1 / v_0)^x`
     ===============  ==============================================================================================
 
-    Nothing but the time counts, so a resumed run goes on exactly.
+    It depends on the time alone, so a resumed run continues exactly.
 
     Args:
         start: The number at first.

@@ -1,4 +1,4 @@
-"""What the terms of a criterion do, averaged over steps."""
+"""Statistics of the terms of a criterion: means over steps."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,31 +8,30 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from lossbalance.callbacks.keys import OF_PAIRS, OF_TERMS, key, names_of, pair_name
 from lossbalance.callbacks.running_means import RunningMeans
 from lossbalance.criterion.breakdown import Step, tabulate
 from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.gradients.products import pair_cosines
-from lossbalance.penalties import Penalty
 
 T = TypeVar("T")
-QUANTITIES = ("loss", "weight", "contribution", "gradient_share", "not_finite")
-OF_PAIRS = ("cosine", "conflict")
+_IN_CONFLICT = -0.1  # two gradients whose cosine is below are in conflict
 _AT_ONCE = 50  # steps that are counted together, for one by one they cost as much as small networks do
 
 
-class NewCalls:
-    """Tells each call of a criterion once.
+class CallReader:
+    """Returns each call of a criterion once.
 
     Args:
-        criterion: What is called.
+        criterion: The criterion.
     """
 
     def __init__(self, criterion: WeightedLoss) -> None:
         self.criterion = criterion
-        self._seen: Tensor | None = None  # the total of the last call that was told
+        self._seen: Tensor | None = None  # the total of the last call that was returned
 
     def take(self) -> Step | None:
-        """Returns the last call; None if it has been told."""
+        """Returns the last call; None if it was returned before."""
         step = self.criterion.last_step()
         if step is None or step.total is self._seen:
             return None
@@ -41,33 +40,33 @@ class NewCalls:
 
 
 class TermStatistics:
-    """The means of what the terms and penalties of a criterion did, in this epoch and since the last log.
+    """Computes the means of what the terms and penalties of a criterion did, in this epoch and since the last log.
 
     Args:
         criterion: Weighs the terms.
-        device: Where the losses are.
+        device: The device of the losses.
         prefix: Stands before the names of the terms and penalties.
     """
 
     def __init__(self, criterion: WeightedLoss, device: torch.device, prefix: str = "") -> None:
         self.criterion, self.prefix = criterion, prefix
-        penalties = _penalties(criterion)
+        penalties = criterion.penalties.by_name
         self.in_total = [name for name, penalty in penalties.items() if penalty.mode == "loss"]
         self.applied = [name for name, penalty in penalties.items() if penalty.mode != "loss"]
-        self.names = [f"{quantity}/{prefix}{term}" for quantity in QUANTITIES for term in criterion.terms]
-        self.names += [f"penalty/{prefix}{name}" for name in self.in_total]
-        pairs = [f"{prefix}{a}/{b}" for a, b in combinations(criterion.terms, 2)]
-        self.names += [f"{quantity}/{pair}" for quantity in OF_PAIRS for pair in pairs]
+        self.names = [key(quantity, prefix + term) for quantity in OF_TERMS for term in criterion.terms]
+        self.names += [key("penalty", prefix + name) for name in self.in_total]
+        pairs = [pair_name(a, b, prefix) for a, b in combinations(criterion.terms, 2)]
+        self.names += [key(quantity, pair) for quantity in OF_PAIRS for pair in pairs]
         self.means = {
             "epoch": RunningMeans(len(self.names)).to(device),
             "log": RunningMeans(len(self.names)).to(device),
             "penalty_shares": RunningMeans(len(penalties)).to(device),
         }
-        self._calls = NewCalls(criterion)
+        self._calls = CallReader(criterion)
         self._uncounted: list[tuple[Step, int]] = []  # steps, and the sizes of their batches
 
-    def note(self, batch_size: int) -> None:
-        """Notes the criterion's last call, without waiting for the device."""
+    def update(self, batch_size: int) -> None:
+        """Adds the criterion's last call, without waiting for the device."""
         step = self._calls.take()
         if step is not None:
             self._uncounted.append((step, batch_size))
@@ -75,14 +74,14 @@ class TermStatistics:
             self._count()
 
     def measure_penalties(self) -> None:
-        """Notes the penalties' shares of the gradient; to be called before the optimizer steps."""
+        """Adds the penalties' shares of the gradient; call it before the optimizer steps."""
         if self.criterion.penalties and self.criterion.last_step() is not None:
             reports = self.criterion.report_penalties().values()
             shares = torch.stack([report.gradient_share for report in reports])
             self.means["penalty_shares"].update(shares.unsqueeze(0), torch.ones_like(shares[:1]))
 
     def close_log(self) -> dict[str, float]:
-        """Returns the means since the last log, by name, and starts anew."""
+        """Returns the means since the last log, by name, and resets them."""
         self._count()
         means = self._read("log")
         self.means["epoch"].absorb(self.means["log"])
@@ -90,28 +89,28 @@ class TermStatistics:
         return means
 
     def close_epoch(self) -> dict[str, float]:
-        """Returns the means of the epoch, by name, and starts anew."""
+        """Returns the means of the epoch, by name, and resets them."""
         self._count()
         self.means["epoch"].absorb(self.means["log"])
-        names = [f"gradient_share/{self.prefix}{name}" for name in self.criterion.penalties]
+        names = [key("gradient_share", self.prefix + name) for name in self.criterion.penalties]
         means = self._read("epoch") | finite_means(names, self.means["penalty_shares"])
         for each in self.means.values():
             each.reset()
         return means
 
     def tabulate(self, means: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """Returns what :meth:`close_epoch` has returned as a row for each term and penalty."""
+        """Returns the means that :meth:`close_epoch` has returned as a row for each term and penalty."""
         terms = [f"{self.prefix}{term}" for term in self.criterion.terms]
         strengths = {f"{self.prefix}{name}": strength for name, strength in _strengths(self.criterion).items()}
         return _tabulate(means, terms, strengths)
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been counted so far."""
+        """The sums so far."""
         self._count()
         return {"names": self.names} | {span: means.state_dict() for span, means in self.means.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there, where it was of the same names in any order."""
+        """Restores the sums, if they are of the same names in any order."""
         if set(state["names"]) != set(self.names):
             return
         for span, means in self.means.items():
@@ -125,10 +124,10 @@ class TermStatistics:
             return
         steps, sizes = zip(*self._uncounted, strict=True)
         losses, weights, contributions, shares = tabulate(steps).unbind(dim=1)
-        weights = weights.where(losses.isfinite(), math.nan)  # what an absent term would weigh means nothing
+        weights = weights.where(losses.isfinite(), math.nan)  # the weight of an absent term has no meaning
         penalties = [torch.stack([step.penalties[name] for step in steps]).unsqueeze(1) for name in self.in_total]
         cosines = _cosines(steps)
-        conflicts = torch.where(cosines.isnan(), cosines, (cosines < 0).to(cosines))
+        conflicts = torch.where(cosines.isnan(), cosines, (cosines < _IN_CONFLICT).to(cosines))
         of_terms = [losses, weights, contributions, shares, 0.0 + ~contributions.isfinite()]
         self.means["log"].update(torch.cat([*of_terms, *penalties, cosines, conflicts], dim=1), torch.tensor(sizes))
         self._uncounted.clear()
@@ -136,20 +135,21 @@ class TermStatistics:
     def _read(self, span: str) -> dict[str, float]:
         means = finite_means(self.names, self.means[span])
         for name in self.applied if means else ():  # the optimizer applies them
-            means[f"penalty/{self.prefix}{name}"] = self.criterion.last.penalties[name].item()
+            means[key("penalty", self.prefix + name)] = self.criterion.last.penalties[name].item()
         for term, distance in getattr(self.criterion.weighting, "distances", {}).items() if means else ():
-            means[f"distance/{self.prefix}{term}"] = distance.item()  # from its limit
-        return {name: mean for name, mean in means.items() if mean or not name.startswith("not_finite")}
+            means[key("distance", self.prefix + term)] = distance.item()  # from its limit
+        never = {key("not_finite", name) for name in names_of("not_finite", means)}  # logged only where it happens
+        return {name: mean for name, mean in means.items() if mean or name not in never}
 
 
 def finite_means(names: Iterable[str], means: RunningMeans) -> dict[str, float]:
-    """Returns the means by name, but for those of nothing; waits for the device."""
+    """Returns the finite means by name; waits for the device."""
     values = means.compute().view(-1).tolist()  # torchmetrics makes a number of a single one
     return {name: mean for name, mean in zip(names, values, strict=True) if math.isfinite(mean)}
 
 
 def merge(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
-    """Returns what several criteria have, by name."""
+    """Merges the values of several criteria."""
     return {name: value for part in parts for name, value in part.items()}
 
 
@@ -160,13 +160,9 @@ def _cosines(steps: Sequence[Step]) -> Tensor:
     return pair_cosines(torch.stack([unknown if step.products is None else step.products for step in steps]))
 
 
-def _penalties(criterion: WeightedLoss) -> dict[str, Penalty]:
-    return {name: penalty for name, penalty in criterion.penalties.items() if isinstance(penalty, Penalty)}
-
-
 def _strengths(criterion: WeightedLoss) -> dict[str, float]:
     """Returns the strength of each penalty; 1 where it has several."""
-    strengths = {name: penalty.effective_strength for name, penalty in _penalties(criterion).items()}
+    strengths = {name: penalty.effective_strength for name, penalty in criterion.penalties.by_name.items()}
     return {name: 1.0 if isinstance(strength, Mapping) else float(strength) for name, strength in strengths.items()}
 
 
@@ -174,9 +170,9 @@ def _tabulate(
     means: Mapping[str, float], terms: Iterable[str], strengths: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
     names = [*terms, *strengths]
-    rows = {name: {key: means.get(f"{key}/{name}", math.nan) for key in QUANTITIES[:4]} for name in names}
+    rows = {name: {quantity: means.get(key(quantity, name), math.nan) for quantity in OF_TERMS[:4]} for name in names}
     for name, strength in strengths.items():
-        value = means.get(f"penalty/{name}", math.nan)
+        value = means.get(key("penalty", name), math.nan)
         rows[name] |= {"loss": value / strength if strength else math.nan, "weight": strength, "contribution": value}
     magnitude = sum(abs(row["contribution"]) for row in rows.values())
     for row in rows.values():

@@ -1,4 +1,4 @@
-"""Moves weights while a network trains."""
+"""Schedules of the factors of terms and penalties, on top of any scheme."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,11 +9,11 @@ from pytorch_lightning import LightningModule, Trainer
 from lossbalance._utils.checks import check_word
 from lossbalance.callbacks.find_criterion import find_criteria
 from lossbalance.callbacks.lightning_callback import LightningCallback
-from lossbalance.callbacks.schedule import Course, Schedule, now
+from lossbalance.callbacks.schedule import Schedule, TimeFunction, now
 
 
 class WeightSchedule(LightningCallback):
-    """Moves what the weight of a term, or the strength of a penalty, is multiplied by, on top of any scheme.
+    """Schedules the factor that multiplies the weight of a term, or the strength of a penalty, on top of any scheme.
 
     ::
 
@@ -37,19 +37,19 @@ class WeightSchedule(LightningCallback):
         if not schedules:
             raise ValueError("`schedules` must have at least one schedule, got none.")
         self.schedules = dict(schedules)
-        self._moves: list[_Move] = []
+        self._setters: list[_Setter] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds what is moved."""
-        self._moves = [_Move(*pair) for pair in self._pairs(trainer, pl_module)]
+        """Resolves the names of the schedules to factors of criteria."""
+        self._setters = [_Setter(*pair) for pair in self._pairs(trainer, pl_module)]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Moves it to where it is now."""
-        for move in self._moves:
-            move(trainer)
+        """Sets each factor to its value at this step."""
+        for set_value in self._setters:
+            set_value(trainer)
 
-    def _pairs(self, trainer: Trainer, module: LightningModule) -> list[tuple[Course, Callable[[float], None]]]:
-        """Returns each schedule with what sets the number that it moves."""
+    def _pairs(self, trainer: Trainer, module: LightningModule) -> list[tuple[TimeFunction, Callable[[float], None]]]:
+        """Returns each schedule with the function that sets its number."""
         setters = {
             f"{prefix}{name}": partial(criterion.set_factor, name)
             for prefix, criterion in find_criteria(trainer, module, type(self).__name__).items()
@@ -58,15 +58,15 @@ class WeightSchedule(LightningCallback):
         return [(each, setters[check_word("schedules", name, setters)]) for name, each in self.schedules.items()]
 
 
-class _Move:
-    """Sets a number where it has changed."""
+class _Setter:
+    """Sets a number to its value now, if that has changed."""
 
-    def __init__(self, course: Course, setter: Callable[[float], None]) -> None:
-        self.course, self.setter = course, setter
+    def __init__(self, function: TimeFunction, setter: Callable[[float], None]) -> None:
+        self.function, self.setter = function, setter
         self._value: float | None = None
 
     def __call__(self, trainer: Trainer) -> None:
-        value = now(self.course, trainer)
+        value = now(self.function, trainer)
         if value != self._value:
             self.setter(value)
             self._value = value

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lossbalance.callbacks.keys import parse
 from lossbalance.sweeps.comparison import Comparison
 from lossbalance.sweeps.runs import Runs
 from lossbalance.sweeps.style import SERIES_STYLES, STYLE, shorten, use_logarithm
@@ -88,8 +89,8 @@ def _read(folder: Path) -> list[pd.DataFrame]:
         return []
     parts = []
     for name in table.columns if "epoch" in table else ():
-        quantity, _, term = name.partition("/")
-        if quantity in QUANTITIES and term and not term.endswith("_step"):
+        quantity, term = parse(name) or ("", "")
+        if quantity in QUANTITIES:
             ended = table.loc[table[name].notna(), ["epoch", name]].drop_duplicates("epoch", keep="last")
             values = pd.to_numeric(ended[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
             parts.append(pd.DataFrame({"epoch": ended["epoch"], "quantity": quantity, "term": term, "value": values}))

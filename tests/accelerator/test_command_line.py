@@ -8,7 +8,7 @@ import torch
 from tests.accelerator.device import NAME
 from tests.cli.in_process import ROOT, run_here
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the other terms")
+pytestmark = pytest.mark.filterwarnings("ignore:.*dominates the other terms")
 TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml"))
 WORDS = {
     "module": [

@@ -51,7 +51,7 @@ class Heads(TwoHeads):
         return {"losses": self.losses(*batch)}
 
 
-class Drowned(Heads):
+class Starved(Heads):
     SCALES = (1.0, 1.0, 1e-3)
 
 
@@ -126,17 +126,17 @@ def fit(module, callback, folder, epochs=6, **options):
 
 
 FAULTS = {
-    "drowned": (
-        Drowned,
+    "starved": (
+        Starved,
         balancer,
-        r"'third' has had 0\.\d\d% of the gradient since epoch 0: try `loss=inverse_loss`, or `loss=gradbalance` with "
-        r"'loss.ratios=\{first: 1, second: 1, third: 4\}'",
+        r"'third' has had 0\.\d\d% of the gradient since epoch 0: try InverseLoss \(`loss=inverse_loss`\), or "
+        r"GradBalance with ratios \(`loss=gradbalance` 'loss.ratios=\{first: 1, second: 1, third: 4\}'\)",
     ),
     "dominant": (Dominated, balancer, r"'first' takes 9\d\.\d% of the gradient since epoch 0 .*`loss=gradbalance`"),
     "conflict": (
         Opposed,
         lambda: balancer(branch="trunk"),
-        r"'first' and 'second' point against each other in \d+% of the steps since epoch 0.* `conflict=mgda`",
+        r"'first' and 'second' point against each other in \d+% of the steps since epoch 0.* MGDA or IMTLG",
     ),
     "runaway": (
         Heads,
@@ -156,12 +156,12 @@ FAULTS = {
     "useless": (
         Heads,
         lambda: balancer(penalties={"l2": L2(1e-7)}),
-        r"The penalty 'l2' does nothing: it has had \S+ of the gradient .* since epoch 0: raise `penalty.strength`",
+        r"The penalty 'l2' does nothing: it has had \S+ of the gradient .* since epoch 0: raise its strength",
     ),
     "overwhelming": (
         Heads,
         lambda: balancer(penalties={"l2": L2(1e4)}),
-        r"The penalty 'l2' does everything: .* since epoch 0: lower `penalty.strength`",
+        r"The penalty 'l2' does everything: .* since epoch 0: lower its strength",
     ),
     "overfit": (
         Overfits,
@@ -206,9 +206,9 @@ def test_conflicts_that_an_aggregator_settles_are_no_fault(tmp_path):
     assert fit(Opposed(), balancer(conflict=MGDA(), branch="trunk"), tmp_path).diagnoses == []
 
 
-def test_a_fault_is_told_once_and_kept_as_long_as_it_lasts(tmp_path):
+def test_a_fault_is_a_warning_once_and_a_diagnosis_as_long_as_it_lasts(tmp_path):
     with pytest.warns(UserWarning, match="'third' has had") as caught:
-        monitor = fit(Drowned(), balancer(), tmp_path)
+        monitor = fit(Starved(), balancer(), tmp_path)
     assert len([warning for warning in caught if "'third' has had" in str(warning.message)]) == 1
     share = monitor.last_epoch["third"]["gradient_share"]
     assert f"{share:.2%}" in monitor.diagnoses[0]  # of the last epoch
@@ -229,7 +229,7 @@ def test_since_counts_the_epochs_back_to_where_it_began():
     assert math.isnan(epochs.mean("loss", "a"))
 
 
-@pytest.mark.filterwarnings("ignore:.*drowns the other terms")
+@pytest.mark.filterwarnings("ignore:.*dominates the other terms")
 def test_the_command_line_shows_what_is_wrong_and_keeps_it(tmp_path, capsys):
     summary = run_here(tmp_path, "task=raw_pixels", "loss=equal", "trainer.max_epochs=2")
     (diagnosis,) = summary["diagnoses"]

@@ -7,7 +7,7 @@ from lossbalance.cli.evaluate import evaluate, main
 from tests.cli.in_process import run_here
 from tests.tasks.table.tables import TARGETS, write
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(drowns the other terms|has collapsed)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(dominates the other terms|has collapsed)")
 
 
 @pytest.fixture(scope="module")

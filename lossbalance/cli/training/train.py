@@ -18,6 +18,8 @@ from torch import Tensor
 from lossbalance._utils.checks import check_integer, check_number
 from lossbalance._utils.files import write_text
 from lossbalance.callbacks import LossMonitor
+from lossbalance.callbacks.keys import OF_PAIRS, names_of
+from lossbalance.callbacks.keys import key as log_key
 from lossbalance.cli.config.objective import check_logged
 from lossbalance.cli.config.targets import import_from_here
 from lossbalance.cli.training.build import Built, build, build_callbacks
@@ -195,9 +197,9 @@ def _record_metrics(trainer: pl.Trainer, callbacks: list[pl.Callback], record: d
 
 
 def _conflicts(means: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Returns the mean cosine of each pair of terms, and the fraction of steps in which it was negative."""
-    pairs = [name.removeprefix("cosine/") for name in means if name.startswith("cosine/")]
-    return {pair: {key: means[f"{key}/{pair}"] for key in ("cosine", "conflict")} for pair in pairs}
+    """Returns the mean cosine of each pair of terms, and the fraction of steps in which they conflict."""
+    pairs = names_of("cosine", means)
+    return {pair: {quantity: means[log_key(quantity, pair)] for quantity in OF_PAIRS} for pair in pairs}
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

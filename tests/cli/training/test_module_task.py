@@ -12,7 +12,7 @@ import torch
 from tests.cli.in_process import run_here
 from tests.cli.program import command, surroundings
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the other terms")
+pytestmark = pytest.mark.filterwarnings("ignore:.*dominates the other terms")
 MINE = "tests.cli.my_project"
 PROBES = "task.probes={aux: net.aux_head, main: net.head}"
 

@@ -12,7 +12,7 @@ from tests.cli.in_process import run_here
 from tests.cli.program import command, surroundings
 from tests.tasks.table.tables import TARGETS, write
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the other terms")
+pytestmark = pytest.mark.filterwarnings("ignore:.*dominates the other terms")
 WORDS = ["task=table", f"task.targets=[{','.join(TARGETS)}]", "task.max_epochs=4", "loss=uncertainty"]
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
