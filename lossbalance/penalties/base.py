@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_positive, check_word
+from lossbalance._utils.checks import check_positive
 from lossbalance._utils.distributed import sum_over_ranks, world_size
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.dtensor import check_not_sharded, norm, upcast
 from lossbalance.penalties.normalization import check_normalization
 from lossbalance.penalties.selection import Coefficients, Group, Rule, Selection
 from lossbalance.penalties.settings import (
-    MODES,
     Patterns,
     Strength,
     check_clipped,
+    check_mode,
+    check_module,
     check_patterns,
     check_share,
     check_strength,
@@ -51,7 +52,10 @@ class Penalty(nn.Module, ABC):
             (Bengio 2012, https://arxiv.org/abs/1206.5533).
         mode: ``"loss"``: it is part of the total. ``"gradient"``: its gradient is added to ``.grad`` before the
             optimizer's update, the same step without the cost. ``"decoupled"``: the learning
-            rate times its gradient is subtracted from the weights, as in AdamW. The last two need :meth:`attach`.
+            rate times its gradient is subtracted from the weights, as in AdamW. ``"proximal"`` (:class:`L1`,
+            :class:`ElasticNet`, :class:`GroupLasso`): after the optimizer's update, the proximal operator with the
+            learning rate as its step, which sets weights to exactly zero; what is minimized then,
+            :class:`~lossbalance.penalties.attachment.Attachment` says. All but the first need :meth:`attach`.
         share: In place of a number for ``strength``: the norm of the penalty's gradient as a share of the norm of the
             data's gradient over the same weights, held by a running average. Free in mode ``"gradient"``; in mode
             ``"loss"`` the criterion takes the data's gradient by a second backward pass. With a mapping for
@@ -91,7 +95,7 @@ class Penalty(nn.Module, ABC):
         clipped: bool = False,
     ) -> None:
         super().__init__()
-        self.mode = check_word("mode", mode, MODES)
+        self.mode = check_mode(mode, type(self).__name__, type(self).proximal is not Penalty.proximal)
         self.clipped = check_clipped(clipped, mode)
         self.strength = check_strength("strength", 1.0 if strength is None and share is not None else strength)
         self.rule = Rule(
@@ -120,16 +124,24 @@ class Penalty(nn.Module, ABC):
     def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Returns factor times the derivative of R by each of ``weights``, as new tensors; else as :meth:`measure`."""
 
-    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients) -> None:
+    def add_gradients(self, into: list[Tensor], weights: list[Tensor], factors: Coefficients, *extras: Any) -> None:
         """Adds :meth:`gradients` to ``into``, in place; override it where one pass does."""
-        torch._foreach_add_(into, self.gradients(upcast(weights), factors))
+        torch._foreach_add_(into, self.gradients(upcast(weights), factors, *extras))
+
+    def proximal(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
+        r"""Returns the proximal operator of factor times R at each of ``weights``, as new tensors.
+
+        That is :math:`\arg\min_v \tfrac12 \|v - w\|^2 + \text{factor} \cdot R(v)`. A penalty that overrides it has
+        mode ``"proximal"``.
+        """
+        raise NotImplementedError
 
     def forward(self, module: nn.Module) -> Tensor:
         """Returns the penalty on the parameters of ``module``, ``[]``, differentiable, in fp32 or wider."""
-        groups = self.groups(module)
+        groups = self.groups(check_module(module))
         if not groups or self.factor == 0:
             return torch.zeros((), device=next((parameter.device for parameter in module.parameters()), None))
-        shape = [(self.scaled(factors), len(weights)) for factors, weights in groups]
+        shape = [(self.scaled(group.factors), group.extras, len(group.weights)) for group in groups]
         weights = [weight for group in groups for weight in group.weights]
         if torch.compiler.is_compiling():  # the compiler fuses by itself
             return PenaltyValue.forward(self.measure, self.gradients, shape, *weights)
@@ -156,10 +168,13 @@ class Penalty(nn.Module, ABC):
         pairs = zip(weights, gradients, strict=True)
         data = norm({weight: upcast([gradient])[0] for weight, gradient in pairs if gradient is not None})
         with torch.no_grad():
-            data = torch.where(
-                total.isfinite(), data, torch.nan
-            )  # also where the loss that is not finite has no gradient
+            data = torch.where(total.isfinite(), data, torch.nan)  # a loss without gradient may be nan too
             self.share.observe(sum_over_ranks(data) / world_size(), norm(self.gradients_by_parameter(groups)))
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether whole groups of weights are penalized, rather than each weight."""
+        return self.rule.block is not None
 
     @property
     def is_applied(self) -> bool:
@@ -189,6 +204,10 @@ class Penalty(nn.Module, ABC):
         self._module = ref(module)
 
     def groups(self, module: nn.Module) -> list[Group]:
+        """Returns the penalized parameters of ``module``, with all that their penalty depends on."""
+        return self.select(module)
+
+    def select(self, module: nn.Module) -> list[Group]:
         """Returns the penalized parameters of ``module``, in groups of equal factors.
 
         Names are matched once, and again only after the module's parameters have changed.
@@ -208,8 +227,10 @@ class Penalty(nn.Module, ABC):
         """Returns this rank's part of the gradient by each parameter of the groups, in fp32 or wider."""
         return {
             weight: gradient
-            for factors, weights in groups
-            for weight, gradient in zip(weights, self.gradients(upcast(weights), factors), strict=True)
+            for group in groups
+            for weight, gradient in zip(
+                group.weights, self.gradients(upcast(group.weights), group.factors, *group.extras), strict=True
+            )
         }
 
     def scaled(self, factors: Coefficients) -> Coefficients:

@@ -15,7 +15,8 @@ def layout(tensor: Tensor) -> Any:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Returns this rank's part of the tensor."""
+    """Returns this rank's part of the tensor, dense."""
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
     return tensor.to_local() if _is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.selection import Coefficients
 from lossbalance.penalties.settings import Strength, check_strength
+from lossbalance.penalties.soft_threshold import signs, soft_threshold
 
 
 class ElasticNet(Penalty):
@@ -49,5 +50,10 @@ class ElasticNet(Penalty):
     def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Adds the signs to the doubled weights."""
         l1, l2 = factors
-        signs = torch._foreach_mul(torch._foreach_sign(weights), l1)
-        return list(torch._foreach_add(signs, torch._foreach_mul(weights, 2 * l2)))
+        absolute = torch._foreach_mul(signs(weights), l1)
+        return list(torch._foreach_add(absolute, torch._foreach_mul(weights, 2 * l2)))
+
+    def proximal(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
+        """Applies the soft threshold, and shrinks what is left."""
+        l1, l2 = factors
+        return list(torch._foreach_mul(soft_threshold(weights, l1), 1 / (1 + 2 * l2)))

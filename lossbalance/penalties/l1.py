@@ -5,12 +5,18 @@ from torch import Tensor
 
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.selection import Coefficients
+from lossbalance.penalties.soft_threshold import signs, soft_threshold
 
 
 class L1(Penalty):
     r"""Pushes weights to zero: :math:`R(w) = \sum_j |w_j|`.
 
-    Its gradient is :math:`\lambda \, \text{sign}(w)`, 0 at 0.
+    Its gradient is :math:`\lambda \, \text{sign}(w)`, 0 at 0. By gradients weights come close to zero, but none stays
+    there: mode ``"proximal"`` sets weights to exactly zero, by the soft threshold with the learning rate :math:`\eta`,
+
+    .. math:: w \leftarrow \text{sign}(w) \max(0, |w| - \eta \lambda).
+
+    Of complex weights :math:`|w|` is the modulus, and :math:`\text{sign}(w) = w / |w|`.
 
     The arguments are those of :class:`~lossbalance.penalties.base.Penalty`.
 
@@ -28,4 +34,8 @@ class L1(Penalty):
 
     def gradients(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
         """Takes the signs."""
-        return list(torch._foreach_mul(torch._foreach_sign(weights), factors[0]))
+        return list(torch._foreach_mul(signs(weights), factors[0]))
+
+    def proximal(self, weights: list[Tensor], factors: Coefficients) -> list[Tensor]:
+        """Applies the soft threshold."""
+        return soft_threshold(weights, factors[0])

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.dtensor import norm, upcast
-from lossbalance.penalties.selection import Group
 
 
 class PenaltyReport(NamedTuple):
@@ -47,7 +46,7 @@ def report(penalties: Mapping[str, Penalty], contributions: Tensor) -> dict[str,
 
 def _gradients(penalty: Penalty) -> dict[nn.Parameter, Tensor]:
     groups = [] if penalty.module is None else penalty.groups(penalty.module)
-    return penalty.gradients_by_parameter([Group(penalty.scaled(factors), weights) for factors, weights in groups])
+    return penalty.gradients_by_parameter([group._replace(factors=penalty.scaled(group.factors)) for group in groups])
 
 
 def _data_gradient(weight: nn.Parameter, in_total: list[dict[nn.Parameter, Tensor]]) -> Tensor:

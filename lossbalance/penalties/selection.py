@@ -2,13 +2,14 @@
 
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lossbalance._utils.checks import did_you_mean
+from lossbalance.penalties.blocks import Block, Blocks, find_blocks
 from lossbalance.penalties.dtensor import layout
 from lossbalance.penalties.normalization import Normalization, scale
 from lossbalance.penalties.settings import Strength
@@ -22,6 +23,23 @@ class Group(NamedTuple):
     factors: Coefficients
     """Strength times scale over the number of samples, for each part of the penalty."""
     weights: list[nn.Parameter]
+    names: list[str]
+    blocks: Blocks | None = None
+    """The groups of a group lasso within each tensor."""
+    references: list[Tensor] | None = None
+    """Where the distance to each tensor starts."""
+
+    @property
+    def extras(self) -> tuple[Any, ...]:
+        """The further arguments of a penalty's ``measure``, ``gradients`` and ``proximal``."""
+        return tuple(extra for extra in (self.blocks, self.references) if extra is not None)
+
+    def where(self, holds: Callable[[nn.Parameter], bool]) -> "Group":
+        """Returns the group of those parameters for which ``holds`` is true."""
+        chosen = [i for i, weight in enumerate(self.weights) if holds(weight)]
+        weights, names = [self.weights[i] for i in chosen], [self.names[i] for i in chosen]
+        references = None if self.references is None else [self.references[i] for i in chosen]
+        return Group(self.factors, weights, names, self.blocks, references)
 
 
 class Rule(NamedTuple):
@@ -33,6 +51,8 @@ class Rule(NamedTuple):
     include: tuple[str, ...] | None
     exclude: tuple[str, ...]
     num_samples: float
+    block: Block | None = None
+    """What the groups of a group lasso are; None for other penalties."""
 
     def groups(self, module: nn.Module) -> list[Group]:
         """Returns the penalized parameters of ``module``, in groups of equal factors.
@@ -56,13 +76,17 @@ class Rule(NamedTuple):
             if candidate.weight.requires_grad and any(strength is not None for strength in strengths)
         ]
         count = sum(candidate.weight.numel() for candidate, _ in trained)
-        found: dict[tuple[tuple[float, ...], Any], list[nn.Parameter]] = {}
+        found: dict[tuple[tuple[float, ...], Any, Blocks | None], list[_Candidate]] = {}
         for candidate, strengths in trained:
             _, weight, owner, attribute = candidate
             factor = scale(self.normalization, weight, owner, attribute, count) / self.num_samples
-            key = tuple(strength * factor for strength in strengths), layout(candidate.weight)
-            found.setdefault(key, []).append(candidate.weight)
-        return [Group(factors, weights) for (factors, _), weights in found.items()]
+            blocks = None if self.block is None else find_blocks(self.block, weight, owner)
+            key = tuple(strength * factor for strength in strengths), layout(weight), blocks
+            found.setdefault(key, []).append(candidate)
+        return [
+            Group(factors, [each.weight for each in members], [each.names[0] for each in members], blocks)
+            for (factors, _, blocks), members in found.items()
+        ]
 
 
 class Selection:
@@ -73,7 +97,8 @@ class Selection:
         position = {id(parameter): i for i, parameter in enumerate(parameters)}
         self._seen = [(weakref.ref(parameter), parameter.requires_grad) for parameter in parameters]
         self._groups = [
-            (factors, [position[id(weight)] for weight in weights]) for factors, weights in rule.groups(module)
+            (group._replace(weights=[]), [position[id(weight)] for weight in group.weights])
+            for group in rule.groups(module)
         ]
 
     def fits(self, parameters: list[nn.Parameter]) -> bool:
@@ -85,7 +110,7 @@ class Selection:
 
     def groups(self, parameters: list[nn.Parameter]) -> list[Group]:
         """Returns the groups of the module's parameters."""
-        return [Group(factors, [parameters[i] for i in positions]) for factors, positions in self._groups]
+        return [group._replace(weights=[parameters[i] for i in positions]) for group, positions in self._groups]
 
 
 class _Candidate(NamedTuple):

@@ -3,10 +3,14 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from lossbalance._utils.checks import check_number, check_positive
+from torch import nn
+from torch.optim import LBFGS, SparseAdam
 
-MODES = ("loss", "gradient", "decoupled")
+from lossbalance._utils.checks import check_number, check_positive, check_word
+
+MODES = ("loss", "gradient", "decoupled", "proximal")
 Patterns = str | Iterable[str]
 Strength = float | Mapping[str, float]
 
@@ -20,6 +24,10 @@ def check_patterns(argument: str, patterns: Patterns | None) -> tuple[str, ...] 
     """
     if patterns is None:
         return None
+    if not isinstance(patterns, Iterable):
+        raise TypeError(
+            f"`{argument}` must be a regular expression on parameter names or a list of them, got {patterns!r}."
+        )
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     for pattern in patterns:
         if not isinstance(pattern, str):
@@ -50,6 +58,53 @@ def check_strength(argument: str, strength: object) -> Strength:
     }
 
 
+def check_mode(mode: str, penalty: str, has_proximal: bool) -> str:
+    """Returns ``mode`` once it is one that the penalty has.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if mode == "proximal" and not has_proximal:
+        raise ValueError(
+            f"`mode` must be one of {list(MODES[:3])} for {penalty}, got 'proximal', which sets weights to zero: use "
+            "'decoupled', or L1, ElasticNet or GroupLasso."
+        )
+    return check_word("mode", mode, MODES)
+
+
+def check_module(module: object) -> nn.Module:
+    """Returns ``module`` once it is one.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`module` must be the torch.nn.Module whose parameters are penalized, got {module!r}.")
+    return module
+
+
+def check_optimizer(penalties: Iterable[Any], optimizer: object) -> None:
+    """Checks that the steps of the optimizer can apply the penalties.
+
+    Raises:
+        TypeError: If it is no optimizer.
+        ValueError: If it needs sparse gradients and a penalty has dense ones, or a step of it is no gradient step.
+    """
+    if not hasattr(optimizer, "register_step_pre_hook"):
+        raise TypeError(f"`optimizer` must be a torch.optim.Optimizer, got {optimizer!r}.")
+    for penalty in penalties:
+        if isinstance(optimizer, SparseAdam) and penalty.mode in ("loss", "gradient"):
+            raise ValueError(
+                f"`optimizer` must not be SparseAdam for the penalty {penalty!r}, whose gradient is dense: use "
+                "mode='decoupled' or 'proximal', or another optimizer."
+            )
+        if isinstance(optimizer, LBFGS) and penalty.mode == "proximal":
+            raise ValueError(
+                f"`optimizer` must not be LBFGS for the penalty {penalty!r}, whose proximal operator belongs to a "
+                "gradient step: use SGD, or mode='loss'."
+            )
+
+
 def check_clipped(clipped: bool, mode: str) -> bool:
     """Returns ``clipped`` once it has an effect in this mode.
 
@@ -59,7 +114,7 @@ def check_clipped(clipped: bool, mode: str) -> bool:
     if clipped and mode != "gradient":
         raise ValueError(
             f"`clipped` must be False in mode {mode!r}: in mode 'loss' the penalty is clipped with the data anyway, in "
-            "mode 'decoupled' it never is."
+            "modes 'decoupled' and 'proximal' it never is."
         )
     return clipped
 
@@ -69,12 +124,12 @@ def check_share(share: object, strength: object, mode: str) -> float:
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is out of range, there is a number for ``strength``, or the mode is ``"decoupled"``.
+        ValueError: If it is out of range, there is a number for ``strength``, or the mode adds no gradient.
     """
     if strength is not None and not isinstance(strength, Mapping):
         raise ValueError(f"`share` must be given in place of a number for `strength`, got {share!r} and {strength!r}.")
-    if mode == "decoupled":
-        raise ValueError("`share` must go with mode 'gradient' or 'loss', got 'decoupled', which adds no gradient.")
+    if mode not in ("loss", "gradient"):
+        raise ValueError(f"`share` must go with mode 'gradient' or 'loss', got {mode!r}, which adds no gradient.")
     return check_positive("share", share)
 
 

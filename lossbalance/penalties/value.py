@@ -10,10 +10,10 @@ from torch import Tensor
 from lossbalance.penalties.dtensor import sum_over_parts, to_dtensor, upcast
 from lossbalance.penalties.selection import Coefficients
 
-Measure = Callable[[list[Tensor], Coefficients], Tensor]
-Differentiate = Callable[[list[Tensor], Coefficients], list[Tensor]]
-Shape = list[tuple[Coefficients, int]]
-"""The factors and the number of tensors of each group of parameters."""
+Measure = Callable[..., Tensor]
+Differentiate = Callable[..., list[Tensor]]
+Shape = list[tuple[Coefficients, tuple[Any, ...], int]]
+"""The factors, the further arguments and the number of tensors of each group of parameters."""
 
 
 class PenaltyValue(torch.autograd.Function):
@@ -23,7 +23,8 @@ class PenaltyValue(torch.autograd.Function):
     def forward(measure: Measure, gradients: Differentiate, shape: Shape, *weights: Tensor) -> Tensor:
         """Returns the sum over the groups, ``[]``."""
         values = [
-            sum_over_parts(measure(upcast(group), factors), group[0]) for factors, group in _split(shape, weights)
+            sum_over_parts(measure(upcast(group), factors, *extras), group[0])
+            for factors, extras, group in _split(shape, weights)
         ]
         return sum(values[1:], start=values[0])
 
@@ -37,12 +38,12 @@ class PenaltyValue(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients by the weights, as ``gradients`` computes them, times ``grad``."""
         gradients: list[Tensor] = []
-        for factors, weights in _split(ctx.shape, ctx.saved_tensors):
-            found = ctx.differentiate(upcast(weights), [factor * grad for factor in factors])
+        for factors, extras, weights in _split(ctx.shape, ctx.saved_tensors):
+            found = ctx.differentiate(upcast(weights), [factor * grad for factor in factors], *extras)
             gradients += [to_dtensor(part.to(like.dtype), like) for part, like in zip(found, weights, strict=True)]
         return None, None, None, *gradients
 
 
-def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Coefficients, list[Tensor]]]:
+def _split(shape: Shape, weights: Sequence[Tensor]) -> Iterator[tuple[Coefficients, tuple[Any, ...], list[Tensor]]]:
     remaining = iter(weights)
-    return ((factors, list(islice(remaining, count))) for factors, count in shape)
+    return ((factors, extras, list(islice(remaining, count))) for factors, extras, count in shape)

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance import WeightedLoss
 from lossbalance.conflict import PCGrad
-from lossbalance.penalties import L1, L2, ElasticNet
+from lossbalance.penalties import L1, L2, ElasticNet, GroupLasso
 from lossbalance.weighting import Equal, GradBalance, LRAnnealing
 from tests.distributed.test_distributed import batch
 
@@ -23,6 +23,8 @@ PENALTIES = [
     *(kind(0.01, mode=mode) for kind in (L1, L2) for mode in ("loss", "gradient", "decoupled")),
     *(ElasticNet(0.01, 0.02, mode=mode) for mode in ("loss", "gradient", "decoupled")),
     L2(share=0.1, mode="gradient"),
+    L1(1.0, mode="proximal"),
+    *(GroupLasso(0.5, group, mode=mode) for group in ("output", "input") for mode in ("loss", "proximal")),
 ]
 
 

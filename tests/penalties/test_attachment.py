@@ -263,3 +263,53 @@ def test_an_unknown_mode_is_refused_with_the_nearest():
 def test_clipping_is_a_choice_of_mode_gradient_alone():
     with pytest.raises(ValueError, match="`clipped` must be False in mode 'decoupled'"):
         L2(1.0, mode="decoupled", clipped=True)
+
+
+@pytest.mark.parametrize("mode", ["loss", "gradient", "decoupled", "proximal"])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_sparse_gradient_makes_the_step_of_a_dense_one(mode, share):
+    if share and mode in ("decoupled", "proximal"):
+        return
+
+    def step(sparse):
+        embedding = nn.Embedding(5, 3, sparse=sparse)
+        embedding.weight.data.copy_(torch.arange(15).view(5, 3) / 7 - 1)
+        criterion = WeightedLoss(
+            Equal(["data"]),
+            penalties={"l1": L1(mode=mode, **({"share": 0.1} if share else {"strength": 0.3}))},
+        )
+        optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
+        criterion.attach(optimizer, embedding)
+        criterion({"data": embedding(torch.tensor([1, 2])).square().sum()}, module=embedding).backward()
+        report = criterion.report_penalties()["l1"]
+        optimizer.step()
+        return embedding.weight.detach(), report
+
+    torch.testing.assert_close(step(sparse=True), step(sparse=False))
+
+
+def test_sparse_adam_takes_the_modes_without_a_gradient_and_refuses_the_others_by_name():
+    embedding = nn.Embedding(5, 3, sparse=True)
+    for mode in "loss", "gradient":
+        criterion = WeightedLoss(Equal(["data"]), penalties={"l1": L1(0.3, mode=mode)})
+        with pytest.raises(ValueError, match=r"`optimizer` must not be SparseAdam for the penalty L1\(strength=0.3"):
+            criterion.attach(torch.optim.SparseAdam(embedding.parameters()), embedding)
+    before = embedding.weight.detach().clone()
+    optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.1)
+    L1(0.3, mode="proximal").attach(optimizer, embedding)
+
+    embedding(torch.tensor([1])).sum().backward()
+    optimizer.step()
+
+    expected = before.sign() * (before.abs() - 0.03).clamp(min=0)  # of the words that were not read, too
+    torch.testing.assert_close(embedding.weight.detach()[2:], expected[2:])
+
+
+def test_what_is_no_optimizer_and_no_module_is_refused_by_name():
+    net = make_net()
+    criterion = WeightedLoss(Equal(["data"]), penalties={"l2": L2(0.1, mode="gradient")})
+    for attach in criterion.attach, L2(0.1, mode="gradient").attach:
+        with pytest.raises(TypeError, match=r"`optimizer` must be a torch.optim.Optimizer, got None"):
+            attach(None, net)
+        with pytest.raises(TypeError, match=r"`module` must be the torch.nn.Module whose parameters .*, got None"):
+            attach(torch.optim.SGD(net.parameters(), lr=0.1), None)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lossbalance import WeightedLoss
-from lossbalance.penalties import L1, L2, ElasticNet
+from lossbalance.penalties import L1, L2, ElasticNet, GroupLasso
 from lossbalance.weighting import Equal
 from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
@@ -112,7 +112,10 @@ def test_the_second_derivative_is_right():
         torch.testing.assert_close(second, 2 * gradient.detach() * 2 * 0.7)
 
 
-@pytest.mark.parametrize("penalty", [L1(0.3), L2(0.7, "fan"), ElasticNet(0.3, 0.7, exclude="2")], ids=repr)
+COMPILED = [L1(0.3), L2(0.7, "fan"), ElasticNet(0.3, 0.7, exclude="2"), GroupLasso(0.3, "input")]
+
+
+@pytest.mark.parametrize("penalty", COMPILED, ids=repr)
 def test_a_step_compiles_in_one_graph(penalty, net):
     if penalty.rule.normalization == "fan":  # older compilers do not tell the kinds of layers apart
         skip_where_the_compiler_cannot_differentiate()
@@ -168,3 +171,11 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_names(net):
 def test_a_pattern_that_is_no_regular_expression_is_refused():
     with pytest.raises(ValueError, match=r"`include` must be regular expressions, got '\('"):
         L2(1.0, include="(")
+
+
+def test_what_is_no_module_and_no_pattern_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"`module` must be the torch.nn.Module whose parameters are penalized, got 3"):
+        L2(1.0)(3)
+    for patterns in 3, [3]:
+        with pytest.raises(TypeError, match=r"`include` must be .*regular expressions?.* on parameter names.*, got 3"):
+            L2(1.0, include=patterns)
