@@ -106,7 +106,7 @@ class BalanceLosses(LightningCallback):
             self.criterion.to(pl_module.device)
         self.criterion.train()
         groups = self.criterion.parameter_groups(self.lr)
-        self._optimizer = SchemeOptimizer(groups, self.criterion.terms) if groups else None
+        self._optimizer = SchemeOptimizer(groups, self.criterion.terms, self.criterion.ranks) if groups else None
         if self._optimizer is not None and self._resumed is not None and self._resumed["optimizer"] is not None:
             self._optimizer.load_state_dict(self._resumed["optimizer"], self._resumed["terms"])
         self._resumed = None

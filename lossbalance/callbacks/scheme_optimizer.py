@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance._utils.distributed import Ranks
 
 
 class SchemeOptimizer:
@@ -16,9 +16,11 @@ class SchemeOptimizer:
     Args:
         groups: The parameters, as ``WeightedLoss.parameter_groups`` gives them.
         terms: Names of the losses, in the order of the row.
+        ranks: The ranks that the gradients are averaged over.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], terms: Sequence[str]) -> None:
+    def __init__(self, groups: list[dict[str, Any]], terms: Sequence[str], ranks: Ranks) -> None:
+        self._ranks = ranks
         # A scheme that starts at its optimum has a first gradient of mere rounding: a smaller eps makes a whole step of
         # it, another one for each number of ranks. Only the fused optimizer can skip a step on the device.
         self.optimizer = torch.optim.Adam(groups, lr=0.01, eps=1e-4, fused=True)
@@ -49,7 +51,7 @@ class SchemeOptimizer:
         if global_step == self._stepped_at or not grads:  # LBFGS comes here several times in one step
             return
         self._stepped_at = global_step
-        sums = sum_over_ranks(torch.cat([grad.flatten() for grad in grads] + [self._non_finite]))
+        sums = self._ranks.sum(torch.cat([grad.flatten() for grad in grads] + [self._non_finite]))
         *means, _ = (sums / self._factor(scaler)).split([grad.numel() for grad in grads] + [1])
         for grad, mean in zip(grads, means, strict=True):
             grad.copy_(mean.view_as(grad))
@@ -60,5 +62,5 @@ class SchemeOptimizer:
 
     def _factor(self, scaler: Any) -> Tensor:
         """Returns the divisor of the sums of the gradients over ranks."""
-        ranks = torch.full_like(self._non_finite, world_size())
+        ranks = torch.full_like(self._non_finite, self._ranks.size)
         return ranks if scaler is None else scaler.scale(ranks)

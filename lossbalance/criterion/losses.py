@@ -27,7 +27,7 @@ class LossReader:
             TypeError: If ``losses`` is not a mapping, or a loss not a tensor in floating point.
             ValueError: If a term is missing or unknown, or a loss not a scalar, or on another device.
         """
-        given = {term: losses[term] for term in self._check(losses)}
+        given = {term: _whole(losses[term]) for term in self._check(losses)}
         here = {term: _check_loss(term, loss, device) for term, loss in given.items() if loss is not None}
         dtypes = {loss.dtype for loss in here.values()}
         dtype = torch.float64 if torch.float64 in dtypes else torch.float32
@@ -49,6 +49,11 @@ class LossReader:
         if losses.keys() != set(self.terms):
             check_names("losses", losses, self.terms)
         return self.terms
+
+
+def _whole(loss: Tensor | None) -> Tensor | None:
+    """Returns a loss that is a DTensor as an ordinary tensor, summed over the ranks that each have a part of it."""
+    return getattr(loss, "full_tensor", lambda: loss)()
 
 
 def _check_loss(term: str, loss: object, device: torch.device) -> Tensor:

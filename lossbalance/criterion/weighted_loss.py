@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_word
+from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.transforms import is_exporting
 from lossbalance.conflict.base import Aggregator
 from lossbalance.criterion.breakdown import Breakdown, Step, by_name, make_breakdown
@@ -41,9 +42,12 @@ class WeightedLoss(nn.Module):
         loss_sum: If given, the weights are rescaled so that the weighted losses, averaged over steps, add up to it: as
             the losses fall, the weights grow, a learning rate in disguise: give it to all schemes that are compared.
         conflict: What the gradients of the terms are combined by at the branch; None is the plain sum.
+        process_group: The ranks that share the terms, or a callable that returns them; None is all ranks. Where some
+            have no losses, as under pipeline parallelism, give the ranks that do.
 
     Raises:
-        TypeError: If ``weighting`` is not a scheme, a penalty not a penalty, or a sum not a number.
+        TypeError: If ``weighting`` is not a scheme, a penalty not a penalty, a sum not a number, or
+            ``process_group`` not a group.
         ValueError: If a sum is not positive and finite, or both are given, or a penalty has the name of a term.
 
     Example:
@@ -62,6 +66,7 @@ class WeightedLoss(nn.Module):
         weight_sum: float | None = None,
         loss_sum: float | None = None,
         conflict: Aggregator | None = None,
+        process_group: Any = None,
     ) -> None:
         if not isinstance(weighting, Weighting):
             raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
@@ -71,10 +76,13 @@ class WeightedLoss(nn.Module):
         self.terms, self.weighting, self.conflict = weighting.terms, weighting, conflict
         if conflict is not None:
             conflict.set_terms(self.terms)
-        self.probes = Probes(weighting.terms)
+        self.ranks = weighting.ranks = Ranks(process_group)
+        self.probes = Probes(weighting.terms, self.ranks)
         self.probes.magnitudes = weighting.uses_magnitudes
         self.branches = Branches(self.probes)
         self.penalties = Penalties(penalties, weighting.terms)
+        for penalty in self.penalties.by_name.values():
+            penalty.ranks = self.ranks
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:
             raise ValueError("`weight_sum` and `loss_sum` are two scales for the same weights: give one of them.")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance._utils.distributed import Ranks
 from lossbalance.gradients.data_parallel import walk
 from lossbalance.gradients.inputs import check_parameters, trained_parameters
 from lossbalance.gradients.measurement import Measurement
@@ -64,6 +64,8 @@ class Branches:
         if not isinstance(h, Tensor) or not h.is_floating_point():
             got = h.dtype if isinstance(h, Tensor) else type(h).__name__
             raise TypeError(f"`h` must be an activation in floating point, got {got}: branch what enters the heads.")
+        if hasattr(h, "full_tensor"):
+            raise TypeError("`h` must be an ordinary tensor to be branched, got a DTensor: branch `h.full_tensor()`.")
         if not self.splits:
             return dict.fromkeys(self.probes.terms, h)
         parts = self._apply([h], aggregate)
@@ -140,7 +142,7 @@ class Branches:
         leaves, compiling = probes.leaves, torch.compiler.is_compiling()
         column = probes.open.column(range(len(probes.terms)), probes.magnitudes) if compiling else 0
         *parts, anchor = _Branch.apply(
-            leaves.products, leaves.sizes, probes.open, aggregate, probes.magnitudes, column, *tensors
+            leaves.products, leaves.sizes, probes.open, aggregate, probes.magnitudes, column, probes.ranks, *tensors
         )
         if not _runs_again():
             self._anchors.append(anchor)
@@ -168,11 +170,12 @@ class _Branch(torch.autograd.Function):
         aggregate: Aggregate | None,
         magnitudes: bool,
         column: int,
+        ranks: Ranks,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.step, ctx.aggregate, ctx.leaf = step, aggregate, sizes
-        ctx.magnitudes, ctx.column = magnitudes, column
+        ctx.magnitudes, ctx.column, ctx.ranks = magnitudes, column, ranks
         ctx.shapes, ctx.dtypes = [x.shape for x in tensors], [x.dtype for x in tensors]
         # The compiler rebuilds a view that leaves its graph from the base, and would lose the node.
         compiling = torch.compiler.is_compiling()
@@ -185,15 +188,15 @@ class _Branch(torch.autograd.Function):
         size = len(ctx.shapes)
         by_term = [parts[i : i + size] for i in range(0, len(parts), size)]
         if not torch.compiler.is_compiling() and (anchor is None or torch.is_grad_enabled()):
-            return *(None,) * 6, *_hand_on(ctx, by_term)
+            return *(None,) * 7, *_hand_on(ctx, by_term)
         rows = flatten(by_term, ctx.shapes, ctx.leaf)
         products = multiply(rows)
         sizes = _report(ctx, by_term, products.diagonal(), rows)
-        if world_size() > 1:
-            products = sum_over_ranks(products) / world_size()
+        if ctx.ranks.size > 1:
+            products = ctx.ranks.sum(products) / ctx.ranks.size
         if ctx.aggregate is None:
-            return products, sizes, *(None,) * 4, *add_up(by_term)
-        return products, sizes, *(None,) * 4, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
+            return products, sizes, *(None,) * 5, *add_up(by_term)
+        return products, sizes, *(None,) * 5, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
 
 
 def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance._utils.distributed import Ranks
 
 
 class PendingNorms:
@@ -15,9 +15,11 @@ class PendingNorms:
     Args:
         count: The number of terms.
         device: Where they are.
+        ranks: The ranks that they are reduced over.
     """
 
-    def __init__(self, count: int, device: torch.device) -> None:
+    def __init__(self, count: int, device: torch.device, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.rows = torch.zeros(2, count, device=device)
         """``[2 or 4, terms]``; 0 where nothing was measured."""
         self._rank_local = torch.zeros((), dtype=torch.bool, device=device)  # whether they differ between ranks
@@ -35,7 +37,7 @@ class PendingNorms:
         """Stores the measurements of this rank, unless a loss of the step was not finite."""
         self._reobserve = None
         self._write(rows, non_finite)
-        if world_size() > 1:
+        if self.ranks.size > 1:
             self._rank_local.logical_or_(~non_finite)
 
     def all_reduce(self, non_finite: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,8 +46,8 @@ class PendingNorms:
         Args:
             non_finite: Whether a loss of the step at hand is not finite on this rank, ``[]``.
         """
-        rows, non_finite = average_over_ranks(self._unobserved(), self._rank_local, non_finite)
-        if world_size() > 1:
+        rows, non_finite = average_over_ranks(self._unobserved(), self._rank_local, non_finite, self.ranks)
+        if self.ranks.size > 1:
             self._write(rows, non_finite)
             self._rank_local.logical_and_(non_finite)
         return rows, non_finite
@@ -61,7 +63,7 @@ class PendingNorms:
     def state(self) -> Tensor:
         """Returns the rows to be saved; a rank that saves alone stands for all ranks."""
         rows = self._unobserved().clone()
-        rows[1].mul_(torch.where(self._rank_local, world_size() ** -0.5, 1.0))
+        rows[1].mul_(torch.where(self._rank_local, (self.ranks.replicas / self.ranks.size) ** 0.5, 1.0))
         return rows
 
     def load(self, rows: Tensor) -> None:
@@ -83,27 +85,29 @@ class PendingNorms:
         torch.where(non_finite, self.rows, rows.to(self.rows.dtype), out=self.rows)
 
 
-def average_over_ranks(rows: Tensor, fresh: Tensor, non_finite: Tensor) -> tuple[Tensor, Tensor]:
+def average_over_ranks(rows: Tensor, fresh: Tensor, non_finite: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """Averages rows over ranks, by one collective; returns them as they are on a single process.
 
     The gradient of a mean over R ranks is one R-th of each rank's gradient, side by side; so the square of its norm is
-    the sum of the ranks' squares over R squared. Magnitudes are averaged, as losses are.
+    the sum of the ranks' squares over R squared. Magnitudes are averaged, as losses are. Where T ranks hold the same
+    gradient, by tensor parallelism, it is in the sum T times, and the mean is one over R / T.
 
     Args:
         rows: Losses, norms and perhaps magnitudes, ``[rows, terms]``.
         fresh: Whether the entry of a term is this rank's own, ``[terms]`` or ``[]``; else all ranks have it already.
         non_finite: Whether a loss of the step is not finite on this rank, ``[]``.
+        ranks: The ranks.
 
     Returns:
         The rows, as they were where no rank has a fresh entry, and whether a loss on any rank is not finite.
     """
-    if world_size() == 1:
+    if ranks.size == 1:
         return rows, non_finite
     fresh = fresh & rows.isfinite().all(dim=0)
     sent = torch.where(fresh, rows, 0.0)
     sent[1].square_()
-    sums = sum_over_ranks(torch.cat([sent.flatten(), fresh.to(rows.dtype), non_finite.to(rows.dtype).unsqueeze(0)]))
-    received, ranks = sums[: rows.numel()].view_as(rows), sums[rows.numel() : -1]
-    means = received / ranks.clamp(min=1)
-    means[1] = received[1].sqrt() / world_size()
-    return torch.where(ranks > 0, means, rows), sums[-1] > 0
+    sums = ranks.sum(torch.cat([sent.flatten(), fresh.to(rows.dtype), non_finite.to(rows.dtype).unsqueeze(0)]))
+    received, counts = sums[: rows.numel()].view_as(rows), sums[rows.numel() : -1]
+    means = received / counts.clamp(min=1)
+    means[1] = received[1].sqrt() * (ranks.replicas**0.5 / ranks.size)
+    return torch.where(counts > 0, means, rows), sums[-1] > 0

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance._utils.checks import check_word
+from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.data_parallel import active_wrapper
 from lossbalance.gradients.measurement import Measurement, Probe
@@ -41,12 +42,14 @@ class Probes(nn.Module):
 
     Args:
         terms: Names of the losses, in the order of the row.
+        ranks: The ranks that the norms are reduced over; all by default.
     """
 
     _marker: Tensor
 
-    def __init__(self, terms: Sequence[str]) -> None:
+    def __init__(self, terms: Sequence[str], ranks: Ranks | None = None) -> None:
         super().__init__()
+        self.ranks = ranks or Ranks()
         self.terms = tuple(terms)
         self.placed: set[str] = set()  # terms that a probe was placed for, if they met it or not
         self.probed: set[str] = set()  # terms that have met a probe
@@ -60,7 +63,7 @@ class Probes(nn.Module):
         self._index = {term: i for i, term in enumerate(self.terms)}
         self.register_buffer("_marker", torch.empty(0), persistent=False)
         self.is_deferred = self._marker.is_meta  # whether made on the meta device, to get values later
-        self.pending = PendingNorms(len(self.terms), self.device)
+        self.pending = PendingNorms(len(self.terms), self.device, self.ranks)
         self.leaves = MeasurementLeaves(len(self.terms), self.device, self._on_traced_backward_start)
         """The leaves whose gradients are measurements."""
 
@@ -126,7 +129,7 @@ class Probes(nn.Module):
         self.pending.resize(self.magnitudes, values)
         measured = self.measure_ahead(list(losses.given.values()))
         rows = torch.cat([values.unsqueeze(0), measured])
-        rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values))
+        rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.ranks)
         self.pending.discard(non_finite)
         self.mark_known(losses.names, ~non_finite & measured.isfinite().all())
         return rows, non_finite

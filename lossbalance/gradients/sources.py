@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lossbalance._utils.distributed import world_size
+from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.data_parallel import check_even_inputs, check_static_graph
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.pending import average_over_ranks
 from lossbalance.gradients.probes import Probes
+from lossbalance.gradients.tensor_parallel import find_replicas
 from lossbalance.weighting.base import Losses, Observation, Weighting, is_non_finite, observe_losses, observe_norms
 
 
@@ -55,7 +56,7 @@ def choose_source(
     refuse_transforms("to observe a step")
     probes.magnitudes = weighting.uses_magnitudes
     if not weighting.uses_gradients:
-        return NoNorms(weighting)
+        return NoNorms(weighting, probes.ranks)
     scheme = type(weighting).__name__
     return ProbeNorms(probes, scheme) if shared is None else SharedNorms(shared, probes, scheme)
 
@@ -65,18 +66,19 @@ class NoNorms(NormSource):
 
     Args:
         weighting: The scheme.
+        ranks: The ranks that the losses are averaged over.
     """
 
-    def __init__(self, weighting: Weighting) -> None:
-        self.weighting = weighting
+    def __init__(self, weighting: Weighting, ranks: Ranks) -> None:
+        self.weighting, self.ranks = weighting, ranks
 
     def observe(self, losses: Losses) -> StepObservation:
         """Returns the losses, averaged over ranks."""
         values, present = losses.row.detach(), losses.present
-        if world_size() == 1:
+        if self.ranks.size == 1:
             return StepObservation(observe_losses(values, self.weighting.find_non_finite(values), present))
         marked = torch.stack([values, present.to(values.dtype)])
-        (values, marks), non_finite = average_over_ranks(marked, present, is_non_finite(values))
+        (values, marks), non_finite = average_over_ranks(marked, present, is_non_finite(values), self.ranks)
         return StepObservation(observe_losses(values, non_finite, marks > 0))
 
 
@@ -98,12 +100,13 @@ class SharedNorms(NormSource):
         _check_gradients(self.scheme)
         if not self.probes.has_committed:
             check_static_graph(losses.given.values())
+            find_replicas(losses.given.values(), self.probes.ranks)
         values = losses.row.detach()
         entries = [sum(tensor.numel() for tensor in self.shared)] * len(values)
         given = list(losses.given.values())
         norms = measure_each(given, partial(self._differentiate, list(losses.given)), entries, self.probes.magnitudes)
         rows = torch.cat([values.unsqueeze(0), norms])
-        rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values))
+        rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.probes.ranks)
         observation = observe_norms(rows[0], non_finite, *rows[1:])
         return StepObservation(observation, norms=rows[1])
 
@@ -140,7 +143,9 @@ class ProbeNorms(NormSource):
         if not torch.is_grad_enabled() and is_known:
             return None
         _check_gradients(self.scheme)
-        if not is_known and not probes.has_committed:  # and not at every step, for it walks the graph
+        if not is_known or not probes.has_committed:  # and not at every step, for it walks the graph
+            find_replicas(losses.given.values(), probes.ranks)
+        if not is_known and not probes.has_committed:
             check_static_graph(losses.given.values())
         self._check_probed(names)
         if is_known:

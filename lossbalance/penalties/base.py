@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_positive
-from lossbalance._utils.distributed import sum_over_ranks, world_size
+from lossbalance._utils.distributed import Ranks
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.dtensor import check_not_sharded, norm, upcast
 from lossbalance.penalties.normalization import check_normalization
@@ -82,6 +82,9 @@ class Penalty(nn.Module, ABC):
         >>> Norm(0.1)(net).item()
         0.5
     """
+
+    ranks = Ranks()
+    """The ranks that the data's gradient is averaged over, for ``share``; a criterion sets it."""
 
     def __init__(
         self,
@@ -169,7 +172,7 @@ class Penalty(nn.Module, ABC):
         data = norm({weight: upcast([gradient])[0] for weight, gradient in pairs if gradient is not None})
         with torch.no_grad():
             data = torch.where(total.isfinite(), data, torch.nan)  # a loss without gradient may be nan too
-            self.share.observe(sum_over_ranks(data) / world_size(), norm(self.gradients_by_parameter(groups)))
+            self.share.observe(self.ranks.sum(data) / self.ranks.size, norm(self.gradients_by_parameter(groups)))
 
     @property
     def by_blocks(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_terms
 from lossbalance._utils.deferred import DeferredModule
+from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.precision import keep_precision
 
 
@@ -119,6 +120,8 @@ class Weighting(DeferredModule, ABC):
     """Whether the first term has a role of its own, so that a state with another first term is refused."""
 
     _zeros: Tensor
+    ranks = Ranks()
+    """The ranks that share the terms; the criterion sets it."""
     learning_rate: float | None = None
     """Learning rate for the scheme's parameters, if it has any; None is the optimizer's own."""
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_names, check_not_negative, check_positive
-from lossbalance._utils.distributed import sum_over_ranks
 from lossbalance.weighting.averages import move_average, read_average, set_where, start_average
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
@@ -120,7 +119,7 @@ class FAMO(PositiveWeighting):
         absent = torch.zeros_like(self.latest[0])
         given = [losses[term] for term in self.terms]
         row = torch.stack([absent if loss is None else loss.detach().to(absent) for loss in given])
-        sums = sum_over_ranks(torch.stack([row, row != 0]))
+        sums = self.ranks.sum(torch.stack([row, row != 0]))
         after = sums[0] / sums[1]
         seen = self.waits & (after > 0) & after.isfinite()
         self._descend((self.latest / after).log(), seen)
