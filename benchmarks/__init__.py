@@ -1,1 +1,1 @@
-"""What things cost, each as a ratio to the plain way in the same run."""
+"""Benchmarks of time and memory, as ratios to plain PyTorch in the same run."""

@@ -1,4 +1,4 @@
-"""What it changes where the log-variances start: regressions whose targets have different units.
+"""Effect of the initial log-variances of ``Uncertainty`` on regressions whose targets have different units.
 
 Two heads of one network predict two targets in their raw units, centred. What counts is the test error of each
 relative to the target's variance, averaged over the targets: 0 is perfect, 1 is the target's mean.

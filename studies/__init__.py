@@ -1,1 +1,1 @@
-"""Questions that are answered by training many networks."""
+"""Studies on open data of what a weighting, a limit or a penalty gains: beside the package, not in it."""

@@ -1,0 +1,1 @@
+"""The scaffold that all studies share: cells, one report, one command line."""
