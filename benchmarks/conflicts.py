@@ -1,4 +1,4 @@
-"""What a training step costs with a conflict settled at the branch, beside the plain sum of the same losses."""
+"""Cost of a training step with a conflict aggregator at the branch, relative to the plain sum of the same losses."""
 
 import copy
 import importlib.util

@@ -1,4 +1,4 @@
-"""What the training loop of ``scripts/train.py`` costs, beside the same loop in plain PyTorch."""
+"""Cost of the training loop of ``scripts/train.py``, relative to the same loop in plain PyTorch."""
 
 import copy
 import csv

@@ -1,4 +1,4 @@
-"""What an L2 penalty adds to a training step, beside weight decay and the usual line of autograd."""
+"""Cost of an L2 penalty in a training step, relative to weight decay and to a penalty by autograd."""
 
 from collections.abc import Callable
 from statistics import median

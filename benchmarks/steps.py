@@ -1,4 +1,4 @@
-"""What a training step costs under each scheme, beside the plain sum of the same losses and other packages."""
+"""Cost of a training step under each scheme and in other packages, relative to the plain sum of the same losses."""
 
 import copy
 import importlib.util

@@ -1,4 +1,4 @@
-"""Time of steps that take turns, so that whatever else the machine does falls on all of them alike."""
+"""Timing of steps that take turns, so that other load on the machine affects all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
