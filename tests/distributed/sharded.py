@@ -23,6 +23,7 @@ PENALTIES = [
     *(kind(0.01, mode=mode) for kind in (L1, L2) for mode in ("loss", "gradient", "decoupled")),
     *(ElasticNet(0.01, 0.02, mode=mode) for mode in ("loss", "gradient", "decoupled")),
     L2(share=0.1, mode="gradient"),
+    L2(1.0, reference="initial"),
     L1(1.0, mode="proximal"),
     *(GroupLasso(0.5, group, mode=mode) for group in ("output", "input") for mode in ("loss", "proximal")),
 ]
