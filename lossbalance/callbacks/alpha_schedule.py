@@ -45,7 +45,7 @@ class AlphaSchedule(WeightSchedule):
 
     def __init__(
         self,
-        points: Mapping[float, float] | Iterable[tuple[float, float]] | float,
+        points: Mapping[float, float] | Mapping[int, float] | Iterable[tuple[float, float]] | float,
         shape: Literal["constant", "linear", "cosine", "steps"] = "linear",
         unit: Literal["epochs", "steps"] = "epochs",
     ) -> None:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from lossbalance import Breakdown, WeightedLoss, make_criterion
 from lossbalance.callbacks import AlphaSchedule, BalanceLosses, LossMonitor, Schedule, WeightSchedule
-from lossbalance.conflict import IMTLG, MGDA, Aggregator, AlignedMTL, CAGrad, ConFIG, PCGrad
-from lossbalance.penalties import L1, L2, ElasticNet, Penalty
+from lossbalance.conflict import IMTLG, MGDA, Aggregator, AlignedMTL, CAGrad, ConFIG, Gate, PCGrad, Protect
+from lossbalance.penalties import L1, L2, ElasticNet, GroupLasso, Penalty
 from lossbalance.weighting import (
     DWA,
     FAMO,
@@ -50,12 +50,17 @@ def schemes() -> list[Weighting]:
 
 def aggregators() -> list[Aggregator]:
     """Makes one aggregator of each class."""
-    return [PCGrad(), MGDA(), IMTLG(), CAGrad(), AlignedMTL(), ConFIG()]
+    return [PCGrad(), MGDA(), IMTLG(), CAGrad(), AlignedMTL(), ConFIG(), Protect("main"), Gate("main")]
 
 
 def penalties() -> dict[str, Penalty]:
     """Makes one penalty of each class."""
-    return {"l1": L1(1e-4), "l2": L2(1e-4, normalization="fan"), "both": ElasticNet(1e-4, 1e-4)}
+    return {
+        "l1": L1(1e-4),
+        "l2": L2(1e-4, normalization="fan"),
+        "both": ElasticNet(1e-4, 1e-4),
+        "groups": GroupLasso(1e-4),
+    }
 
 
 def train(criterion: WeightedLoss, steps: int = 3) -> Breakdown:
