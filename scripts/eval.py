@@ -1,4 +1,4 @@
-"""Tests a checkpoint that a run has left.
+"""Tests a checkpoint of a run.
 
 python scripts/eval.py ckpt_path=outputs/.../checkpoints/best.ckpt
 """

@@ -8,18 +8,20 @@ from lossbalance import __version__
 from lossbalance._utils.checks import did_you_mean
 from lossbalance._utils.extras import explain_missing
 
-_COMMANDS = {
-    "train": ("lossbalance.cli.train", "trains one network on several losses; with -m, sweeps"),
-    "eval": ("lossbalance.cli.evaluate", "tests a checkpoint of a run"),
-    "search": ("lossbalance.cli.search.command", "searches schemes, weights and penalties with Optuna"),
-    "report": ("lossbalance.sweeps.report", "turns folders of runs into a table, pictures and an answer"),
+_COMMANDS = {  # module, function, description
+    "train": ("lossbalance.cli.train", "main", "trains one network on several losses; with -m, sweeps"),
+    "eval": ("lossbalance.cli.evaluate", "main", "tests a checkpoint of a run"),
+    "predict": ("lossbalance.cli.predict", "predict", "predicts the rows of a table by a run of task=table"),
+    "export": ("lossbalance.cli.predict", "export", "writes a network of task=table with its scaling by torch.export"),
+    "search": ("lossbalance.cli.search.command", "main", "searches schemes, weights and penalties with Optuna"),
+    "report": ("lossbalance.sweeps.report", "main", "turns folders of runs into a table, pictures and an answer"),
 }
 _USAGE = f"""\
 usage: lossbalance COMMAND ...
 
 Train one network on several losses: weight them, balance them, and see what each one does.
 
-{chr(10).join(f"  {name:8}{what}" for name, (_, what) in _COMMANDS.items())}
+{chr(10).join(f"  {name:8}{what}" for name, (_, _, what) in _COMMANDS.items())}
 
 lossbalance COMMAND --help lists its settings; lossbalance --version prints the version.
 """
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int | str | None:
             )
         first, others = "train", [first, *others]
     try:
-        return import_module(_COMMANDS[first][0]).main(others)
+        module, function, _ = _COMMANDS[first]
+        return getattr(import_module(module), function)(others)
     except ImportError as error:
         message = explain_missing(error)
         if message is None:

@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.penalties import Penalty
 
+FINGERPRINT = "lossbalance_data"  # the key in checkpoints
 Losses = Mapping[str, Tensor | None]
 
 
@@ -27,6 +28,10 @@ class TaskModule(pl.LightningModule, ABC):
         criterion: Weights the losses.
         optimizer: Makes the optimizer from groups of parameters.
         penalties: Penalties that are terms beside those of the task, weighted by the criterion.
+
+    Attributes:
+        units: By term, what a training loss is multiplied by to be in the unit that validation and test log; 1 where
+            it is missing.
     """
 
     def __init__(
@@ -43,11 +48,24 @@ class TaskModule(pl.LightningModule, ABC):
         self.penalties = nn.ModuleDict(penalties or {})
         self.terms = [term for term in criterion.terms if term not in self.penalties]
         self.means = nn.ModuleList(MeanMetric() for _ in self.terms)
+        self.units: Mapping[str, float] = {}
 
     @classmethod
     def arguments_from(cls, data: Any) -> dict[str, Any]:
         """Returns arguments of the constructor that follow from the data; none by default."""
         return {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns the properties of the data that the network depends on, as plain values; none by default."""
+        return {}
+
+    def differences(self, fingerprint: Mapping[str, Any]) -> list[str]:
+        """Returns in which way the data differ from those of another fingerprint, named; nothing by default."""
+        return []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the fingerprint of the data."""
+        checkpoint[FINGERPRINT] = self.fingerprint()
 
     @abstractmethod
     def predict(self, batch: Any) -> Any:
@@ -118,7 +136,7 @@ class TaskModule(pl.LightningModule, ABC):
         losses, sizes = self.losses(outputs, batch), self.sizes(batch)
         for term, mean in self._means():
             loss = losses[term]
-            mean.update(0.0 if loss is None else loss, 0 if loss is None else sizes[term])
+            mean.update(0.0 if loss is None else loss * self.units.get(term, 1.0), 0 if loss is None else sizes[term])
         self.score(outputs, batch)
 
     def _log(self, stage: str) -> None:

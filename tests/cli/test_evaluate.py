@@ -55,7 +55,7 @@ def test_settings_may_differ_from_those_of_the_run(runs):
     [
         (["ckpt_path={folder}/checkpoints/bets.ckpt"], "`ckpt_path` must be a checkpoint, got "),
         (["trainer.accelerator=cpu"], "`ckpt_path` must be given"),
-        (["{folder}"], "what follows `eval` must be key=value, got ["),
+        (["{folder}"], "the arguments must be key=value, got ["),
         (
             ["ckpt_path={folder}/checkpoints/last.ckpt", "thread=2"],
             "(did you mean 'threads'?)",

@@ -35,12 +35,16 @@ class Built(NamedTuple):
     """Callbacks that the module needs in addition to the configured ones."""
 
 
-def build(config: DictConfig) -> Built:
+def build(config: DictConfig, data: Any = None) -> Built:
     """Returns the data and the module with its criterion; a penalty is a term where ``penalty.as_term`` says so.
 
-    A :class:`TaskModule` calls the criterion itself. Any other module is weighed by :class:`BalanceLosses`.
+    A :class:`TaskModule` calls the criterion itself. Any other module is weighted by :class:`BalanceLosses`.
+
+    Args:
+        config: The configuration.
+        data: The data in place of those of the configuration.
     """
-    data = build_data(config.task.data)
+    data = build_data(config.task.data) if data is None else data
     pl.seed_everything(config.seed, workers=True, verbose=False)
     target = find_target("task.module", config.task.module, "a LightningModule")
     penalties = build_penalties(config)
@@ -51,9 +55,17 @@ def build(config: DictConfig) -> Built:
             "the terms part."
         )
     config.task.terms = [*config.task.terms, *as_terms]
+    _convert_limits(config.loss, getattr(data, "units", {}))
     criterion = build_criterion(config, {} if as_terms else penalties)
     module, callbacks = _build_module(config, target, data, criterion, as_terms)
     return Built(as_datamodule(data, library_of(module)), module, criterion, callbacks)
+
+
+def _convert_limits(loss: DictConfig, units: Mapping[str, float]) -> None:
+    """Converts limits of losses from the unit of the target to that of the training loss."""
+    for term, limit in (loss.get("limits") or {}).items():
+        if isinstance(limit, int | float) and not isinstance(limit, bool):
+            loss.limits[term] = limit / units.get(str(term), 1.0)
 
 
 def _build_module(

@@ -1,14 +1,18 @@
 """Data of a task: a LightningDataModule, or DataLoaders."""
 
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from lossbalance.cli.config.targets import find_target, make
+from lossbalance.tasks.base import FINGERPRINT
 
+log = logging.getLogger(__name__)
 _PARTS = ("train", "val", "test")
 
 
@@ -20,6 +24,35 @@ def build_data(settings: DictConfig) -> Any:
     """
     find_target("task.data", settings, "a LightningDataModule, or of a function that returns DataLoaders,")
     return make(settings)
+
+
+def build_table(settings: DictConfig, checkpoint: Mapping[str, Any]) -> Any:
+    """Returns the data of a table for the test of a checkpoint.
+
+    The table of the training is split as it was then. Of another one all rows are for the test, encoded as in the
+    training.
+
+    Raises:
+        ValueError: If the checkpoint has no schema, a column is missing, or a value is not of its kind or class.
+    """
+    from lossbalance.tasks.table.schema import TableSchema, differences, other_units
+
+    fingerprint = checkpoint.get(FINGERPRINT)
+    if not fingerprint:
+        raise ValueError("`task.path` must be that of the run: its checkpoint, of an earlier version, has no scales.")
+    with suppress(ValueError):
+        data = make(settings)
+        if not differences(fingerprint, data.schema.state()):
+            return data
+    schema = TableSchema.from_state(fingerprint)
+    arguments: Any = OmegaConf.to_container(settings, resolve=True)
+    data = find_target("task.data", settings, "a table")(
+        **{key: value for key, value in arguments.items() if key != "_target_"}, schema=schema
+    )
+    print(f"All {len(data.parts['test'])} rows of {settings.path} are tested, with the scales of the training.")
+    for warning in other_units(schema, data.sets["test"].labels):
+        log.warning(warning)
+    return data
 
 
 def as_datamodule(made: Any, library: ModuleType) -> Any:

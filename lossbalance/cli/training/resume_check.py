@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from lossbalance.tasks.base import TaskModule
+from lossbalance.tasks.base import FINGERPRINT, TaskModule
 
 _WHOLE = ("state_dict", "optimizer_states", "loops", "epoch", "global_step", "callbacks")  # what Lightning saves
 _FREE = ("trainer.", "callbacks.", "logger.", "ckpt_path", "output_dir", "resume", "test", "threads")  # may differ
@@ -25,6 +25,7 @@ def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
     """
     path = Path(config.ckpt_path)
     checkpoint = read_checkpoint(path)
+    check_data(path, checkpoint, module)
     problem = _misfit(checkpoint["state_dict"], module.state_dict()) or _other_optimizer(config, module, checkpoint)
     if problem:
         raise ValueError(
@@ -37,6 +38,33 @@ def check_checkpoint(config: DictConfig, module: nn.Module) -> None:
             f"`trainer.max_epochs` must be at least {done}, the epochs that {str(path)!r} has, got {most}: "
             "more of them, or an earlier checkpoint."
         )
+
+
+def check_data(path: Path, checkpoint: Mapping[str, Any], module: nn.Module) -> None:
+    """Checks that the data have the columns, kinds, scales and classes that a checkpoint was trained on.
+
+    Raises:
+        ValueError: If they have not; the message has the differences.
+    """
+    fingerprint = checkpoint.get(FINGERPRINT)
+    found = module.differences(fingerprint) if fingerprint and isinstance(module, TaskModule) else []
+    if found:
+        raise ValueError(
+            f"`task.path` must be the table that the checkpoint was trained on, {str(path)!r}; it differs: "
+            f"{'; '.join(found[:4])}{f'; and {len(found) - 4} more' if len(found) > 4 else ''}."
+        )
+
+
+def check_network(path: Path, checkpoint: Mapping[str, Any], module: nn.Module) -> None:
+    """Checks that a checkpoint is of this network.
+
+    Raises:
+        ValueError: If parameters or buffers of the network differ; the message names them.
+    """
+    own = {name: value for name, value in module.state_dict().items() if not name.startswith("criterion.")}
+    saved = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("criterion.")}
+    if problem := _misfit(saved, own):
+        raise ValueError(f"`ckpt_path` must be of the same network, got {str(path)!r}: {problem}.")
 
 
 def check_optimizer(config: DictConfig) -> torch.optim.Optimizer | None:

@@ -1,9 +1,7 @@
 """Output size, loss, metric and skill of each kind of target."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +18,12 @@ class TargetHead(ABC):
         outputs: Output size.
         name: Name of the metric.
         metric: Compares outputs and labels; higher is better.
+
+    Attributes:
+        unit: The loss in the target's own unit, per unit of the training loss.
     """
+
+    unit = 1.0
 
     def __init__(self, outputs: int, name: str, metric: Metric) -> None:
         self.outputs, self.name, self.metric = outputs, name, metric
@@ -52,20 +55,22 @@ class TargetHead(ABC):
 class Number(TargetHead):
     """Regression: squared error and R2.
 
-    Outputs and labels are standardized; the loss is in the target's own unit, squared, as without standardization: a
-    target of large numbers has a large loss.
+    Outputs and labels are standardized. Training minimizes the squared error of standardized numbers, or of numbers in
+    the target's own unit: a target of large numbers then has a large loss.
 
     Args:
         scale: The standard deviation.
+        standardize: Whether the training loss is that of standardized numbers.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, scale: float, standardize: bool = True) -> None:
         super().__init__(1, "r2", R2Score())
-        self.scale = scale
+        self.unit = scale**2 if standardize else 1.0
+        self._factor = 1.0 if standardize else scale**2
 
     def errors(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the squared errors."""
-        return self.scale**2 * (outputs.squeeze(1) - labels).square()
+        return self._factor * (outputs.squeeze(1) - labels).square()
 
     def compared(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns outputs and labels, both standardized: large numbers would be rounded."""
@@ -120,26 +125,13 @@ class Classes(TargetHead):
         return (value - self.most) / (1 - self.most)
 
 
-def make_heads(targets: Iterable[Target], training: Tensor) -> tuple[dict[str, TargetHead], Tensor]:
-    """Returns the head of each target, and the labels ``[rows, targets]`` that it takes.
+def make_head(target: Target, standardize: bool = True) -> TargetHead:
+    """Returns the head of a target.
 
     Args:
-        targets: The targets.
-        training: The numbers of the training rows, which mean, standard deviation and frequencies are taken over.
+        target: The target.
+        standardize: Whether the training loss of a number is that of standardized numbers.
     """
-    heads: dict[str, TargetHead] = {}
-    columns = []
-    for target in targets:
-        values = target.values
-        known = values[training.numpy()]
-        known = known[~np.isnan(known)]
-        if target.kind == "number":
-            heads[target.name] = Number(known.std())
-            values = (values - known.mean()) / known.std()
-        elif target.kind == "binary":
-            heads[target.name] = Binary()
-        else:
-            most = np.unique(known, return_counts=True)[1].max() / len(known)
-            heads[target.name] = Classes(len(target.classes), most)
-        columns.append(torch.as_tensor(values, dtype=torch.float32))
-    return heads, torch.stack(columns, dim=1)
+    if target.kind == "number":
+        return Number(target.scale, standardize)
+    return Binary() if target.kind == "binary" else Classes(len(target.classes), target.frequency)

@@ -13,6 +13,7 @@ from lossbalance.tasks.base import TaskModule
 from lossbalance.tasks.table.data import Rows, TableData
 from lossbalance.tasks.table.heads import TargetHead
 from lossbalance.tasks.table.network import TableNet
+from lossbalance.tasks.table.schema import TableSchema, differences
 
 
 class TableModule(TaskModule):
@@ -27,6 +28,7 @@ class TableModule(TaskModule):
         net: Makes the network from the number of features and of the outputs of each head.
         inputs: Number of features.
         heads: The head of each target, by name.
+        schema: The columns, their scales and classes, which checkpoints keep.
         criterion: Weights the losses.
         optimizer: Makes the optimizer from groups of parameters.
         penalties: Penalties that are terms beside the targets, weighted by the criterion.
@@ -37,20 +39,30 @@ class TableModule(TaskModule):
         net: Callable[[int, Sequence[int]], TableNet],
         inputs: int,
         heads: Mapping[str, TargetHead],
+        schema: TableSchema,
         criterion: WeightedLoss,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         network = net(inputs, [head.outputs for head in heads.values()])
         super().__init__(network, criterion, optimizer, penalties)
-        self.heads = dict(heads)
+        self.heads, self.schema = dict(heads), schema
+        self.units = {name: head.unit for name, head in heads.items()}
         self.metrics = nn.ModuleList(head.metric for head in heads.values())  # names of columns may have dots
         self.mark_heads(network.trunk, dict(zip(heads, network.heads, strict=True)))
 
     @classmethod
     def arguments_from(cls, data: TableData) -> dict[str, Any]:
-        """Returns the number of features, and the heads."""
-        return {"inputs": data.inputs, "heads": data.heads}
+        """Returns the number of features, the heads, and the schema."""
+        return {"inputs": data.schema.encoder.width, "heads": data.heads, "schema": data.schema}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns the columns, their scales and classes as plain values."""
+        return self.schema.state()
+
+    def differences(self, fingerprint: Mapping[str, Any]) -> list[str]:
+        """Returns in which way columns, scales, classes or rows differ."""
+        return differences(fingerprint, self.schema.state())
 
     def predict(self, batch: Rows) -> list[Tensor]:
         """Returns the outputs of each head."""

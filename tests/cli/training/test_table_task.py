@@ -26,7 +26,24 @@ def test_a_table_is_trained_and_summed_up(tmp_path):
         for name in ("price/r2", "sold/auc", "grade.of/accuracy", "loss/price", "loss/sold", "loss/grade.of"):
             assert isinstance(summary["metrics"][f"{stage}/{name}"], float)
     assert summary["metrics"]["val/loss/price"] > 1e6  # in the target's own unit, squared
+    assert 0.01 < summary["weights"]["price"] / summary["weights"]["sold"] < 100  # of standardized numbers
+
+
+def test_numbers_are_trained_raw_on_request(tmp_path):
+    settings = [f"task.path={write(tmp_path)}", "task.max_epochs=1", "task.standardize=false"]
+    summary = run_here(tmp_path / "run", *WORDS, *settings)
     assert summary["weights"]["price"] < 1e-6 * summary["weights"]["sold"]
+
+
+def test_a_limit_is_in_the_unit_of_the_target(tmp_path):
+    def train(name, *settings):
+        limits = ["loss=constrained", "loss.limits=null", "+loss.limits={price: 100}", *settings]
+        paths = [f"task.path={write(tmp_path)}", "task.max_epochs=2"]
+        return run_here(tmp_path / name, *[word for word in WORDS if "=unc" not in word], *paths, *limits)
+
+    standardized, raw = train("standardized"), train("raw", "task.standardize=false")
+    variance = standardized["weights"]["price"] / raw["weights"]["price"]  # a multiplier is one over the limit's unit
+    assert variance == pytest.approx(20_000**2, rel=0.5)
 
 
 @pytest.mark.parametrize("words", [["conflict=pcgrad"], ["penalty=l2", "penalty.as_term=true"]])
@@ -55,7 +72,7 @@ def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
         ),
         (
             ["task=table"],
-            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; `task=table --help` says",
+            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; `task=table --help` describes",
         ),
         (
             ["task=table", "task.path={path}", "task.targets=price"],

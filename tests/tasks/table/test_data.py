@@ -49,8 +49,8 @@ def test_rows_without_any_label_are_left_out(tmp_path):
 
 
 def test_features_can_be_chosen_and_left_out(path):
-    assert TableData(path, ["price"], features=["size"]).inputs == 1
-    assert TableData(path, ["price"], ignore=["town", "sold", "grade.of"]).inputs == 1
+    assert TableData(path, ["price"], features=["size"]).schema.encoder.width == 1
+    assert TableData(path, ["price"], ignore=["town", "sold", "grade.of"]).schema.encoder.width == 1
 
 
 def test_a_feature_that_gives_a_target_away_is_told(path, caplog):
@@ -61,7 +61,7 @@ def test_a_feature_that_gives_a_target_away_is_told(path, caplog):
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_separators_are_told_apart(tmp_path, separator):
     table().to_csv(tmp_path / "table.csv.gz", index=False, sep=separator)
-    assert TableData(str(tmp_path / "table.csv.gz"), ["price"]).inputs > 1
+    assert TableData(str(tmp_path / "table.csv.gz"), ["price"]).schema.encoder.width > 1
 
 
 def test_parquet_is_read_too(tmp_path):
@@ -133,11 +133,11 @@ def test_words_of_a_csv_file_that_are_all_dates_are_one_feature_and_a_second_one
     frame["day"] = [str(day)[:10] for day in pd.date_range("2024-01-31", periods=len(frame))]
     frame["hour"] = [None, *map(str, pd.date_range("2024-01-31", periods=len(frame) - 1, freq="h"))]
     data = TableData(write(tmp_path, frame), ["price"], features=["day", "hour"])
-    assert data.inputs == 3
+    assert data.schema.encoder.width == 3
     assert all(batch.features.isfinite().all() for batch in data.train_dataloader())
 
 
 def test_a_column_with_a_day_that_there_is_not_stays_one_of_words(tmp_path):
     frame = table()
     frame["day"] = ["2024-02-29", "2024-02-30"] * 100
-    assert TableData(write(tmp_path, frame), ["price"], features=["day"]).inputs == 2
+    assert TableData(write(tmp_path, frame), ["price"], features=["day"]).schema.encoder.width == 2

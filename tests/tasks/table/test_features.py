@@ -1,14 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from lossbalance.tasks.table.features import encode
+from lossbalance.tasks.table.features import Encoder
 
 
 def features(training=None, **columns):
     frame = pd.DataFrame(columns)
-    return encode(frame, torch.arange(len(frame) if training is None else training)).T.tolist()
+    return Encoder.fit(frame, np.arange(len(frame) if training is None else training)).encode(frame).T.tolist()
 
 
 def test_numbers_are_standardized_by_the_training_rows():

@@ -1,10 +1,9 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from lossbalance.tasks.table.heads import Binary, Classes, Number, make_heads
+from lossbalance.tasks.table.heads import Binary, Classes, Number, make_head
 from lossbalance.tasks.table.targets import Target
 
 NAN = math.nan
@@ -12,7 +11,7 @@ NAN = math.nan
 
 def test_the_squared_error_is_in_the_unit_of_the_target_and_skips_missing_labels():
     labels = torch.tensor([0.0, NAN, 1.0])
-    loss = Number(scale=10.0).loss(torch.tensor([[0.5], [7.0], [1.0]]), labels, count=2)
+    loss = Number(scale=10.0, standardize=False).loss(torch.tensor([[0.5], [7.0], [1.0]]), labels, count=2)
     assert loss.item() == pytest.approx((5.0**2 + 0) / 2)  # half a standard deviation of 10 off, and exact
 
 
@@ -37,10 +36,9 @@ def test_metrics_see_only_rows_with_a_label():
     assert head.metric.compute().item() == 1.0
 
 
-def test_numbers_are_standardized_and_classes_keep_their_frequency():
-    number = Target("far", "number", np.array([1e7, 1e7 + 2, NAN, 1e7 + 9]))
-    classes = Target("kind", "classes", np.array([0.0, 1.0, 1.0, 2.0]), ("a", "b", "c"))
-    heads, labels = make_heads([number, classes], torch.arange(3))
-    assert heads["far"].scale == pytest.approx(1.0)
-    assert labels[:, 0].tolist() == pytest.approx([-1, 1, NAN, 8], nan_ok=True)
-    assert heads["kind"].most == pytest.approx(2 / 3)
+def test_a_standardized_loss_has_a_unit_and_classes_keep_their_frequency():
+    head = make_head(Target("far", "number", mean=1e7, scale=10.0))
+    assert head.loss(torch.tensor([[0.5]]), torch.tensor([0.0]), count=1).item() == pytest.approx(0.25)
+    assert head.unit == pytest.approx(100)
+    assert make_head(Target("far", "number", scale=10.0), standardize=False).unit == 1
+    assert make_head(Target("kind", "classes", ("a", "b", "c"), frequency=2 / 3)).most == pytest.approx(2 / 3)

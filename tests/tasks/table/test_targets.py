@@ -8,7 +8,8 @@ NAN = np.nan
 
 
 def find(kinds=None, **columns):
-    return find_targets(pd.DataFrame(columns), kinds or {})
+    frame = pd.DataFrame(columns)
+    return find_targets(frame, kinds or {}, np.arange(len(frame)))
 
 
 @pytest.mark.parametrize(
@@ -28,12 +29,12 @@ def find(kinds=None, **columns):
 def test_the_kind_is_found(values, kind):
     (target,) = find(x=values)
     assert target.kind == kind
-    assert np.isnan(target.values).tolist() == pd.isna(pd.Series(values)).tolist()
+    assert np.isnan(target.labels(pd.Series(values))).tolist() == pd.isna(pd.Series(values)).tolist()
 
 
 def test_classes_are_numbered_in_order():
     (target,) = find(x=["c", None, "a", "b"])
-    np.testing.assert_array_equal(target.values, [2, NAN, 0, 1])
+    np.testing.assert_array_equal(target.labels(pd.Series(["c", None, "a", "b"])), [2, NAN, 0, 1])
     assert target.classes == ("a", "b", "c")
 
 
