@@ -1,9 +1,10 @@
 """Record of a run: ``summary.json``."""
 
 import json
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def recorded(config: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
         raise
     finally:
         record["seconds"] = round(time.perf_counter() - start, 3)
-        if is_first_process() and (record["status"] == "completed" or not is_completed(read(folder))):
-            write(folder, record)
+        if is_first_process():
+            write(folder, record, keep_completed=record["status"] != "completed")
 
 
 def begin(config: DictConfig) -> dict[str, Any]:
@@ -72,10 +73,21 @@ def read(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def write(folder: Path, record: dict[str, Any]) -> None:
-    """Writes the record into a folder."""
+def write(folder: Path, record: dict[str, Any], keep_completed: bool = False) -> None:
+    """Writes the record into a folder, a number that is not finite as null; a completed one may be kept instead."""
+    if keep_completed and is_completed(read(folder)):
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / SUMMARY, json.dumps(record, indent=2) + "\n")
+    write_text(folder / SUMMARY, json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Returns a tree with null for each number that is not finite: JSON has no other."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_completed(record: dict[str, Any]) -> bool:

@@ -3,10 +3,13 @@
 import atexit
 import copy
 import gc
+import logging
 import sys
 from concurrent.futures import BrokenExecutor
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -15,9 +18,21 @@ from omegaconf import DictConfig, open_dict
 from lossbalance.cli.config.objective import check_given, set_direction
 from lossbalance.cli.config.settings import check_groups, check_settings
 from lossbalance.cli.explain import explain, explained
+from lossbalance.cli.runs.folder import claim_folder, created, release_folder
 from lossbalance.cli.runs.isolate import run_isolated
-from lossbalance.cli.runs.record import SUMMARY, completed_alike, is_completed, is_first_process, read, recorded
+from lossbalance.cli.runs.record import (
+    SUMMARY,
+    begin,
+    completed_alike,
+    is_completed,
+    is_first_process,
+    read,
+    recorded,
+    write,
+)
 
+_MOST_RECORDS = 1000  # of a log, while a training is built
+_PREPARED: dict[Path, tuple[Any, list[logging.LogRecord]]] = {}  # trainings that are built, by directory
 _KILLED = "the process was killed: was there enough memory?"
 
 
@@ -38,24 +53,52 @@ def run(config: DictConfig) -> float:
 
 
 def validate_run(config: DictConfig) -> None:
-    """Validates the configuration before anything is written to the run directory.
+    """Validates the configuration before anything is written to the run directory, which is claimed.
 
-    Where the directory has a record already, everything is built once, to validate it.
+    On rank 0 everything is built, and used by the run: a command that is refused leaves no directory.
     """
-    config = copy.deepcopy(config)
     with explained():
-        check_groups(config.hydra.runtime.choices)
-        folder = Path(config.hydra.run.dir).absolute()
-        config.hydra.runtime.output_dir = str(folder)
-        HydraConfig.instance().set_config(config)
-        with open_dict(config):
-            del config["hydra"]
-        _check(config)
-        if is_first_process() and read(folder) and not (config.resume and completed_alike(config, folder)):
-            check_folder(config, folder)
-            data = import_training().prepare(config).built.data
-            if hasattr(data, "setup"):
-                data.setup("fit")
+        copied, folder = _without_hydra(config, Path(config.hydra.run.dir).absolute())
+        _check(copied)
+        if not is_first_process() or (copied.resume and completed_alike(copied, folder)):
+            return
+        check_folder(copied, folder)
+        claimed = claim_folder("hydra.run.dir", folder, config.hydra.overrides.hydra)
+        config.hydra.run.dir = str(claimed)
+        copied, _ = _without_hydra(config, claimed)
+        _check(copied)
+        existed = claimed not in created()
+        try:
+            _PREPARED[claimed] = _prepare(copied)
+        except Exception as error:
+            if existed:
+                write(claimed, begin(copied) | {"status": "failed", "message": explain(error)}, keep_completed=True)
+            release_folder(claimed)
+            raise
+
+
+def _without_hydra(config: DictConfig, folder: Path) -> tuple[DictConfig, Path]:
+    """Returns a copy of the configuration as the run will see it, and its directory."""
+    config = copy.deepcopy(config)
+    check_groups(config.hydra.runtime.choices)
+    config.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config, folder
+
+
+def _prepare(config: DictConfig) -> tuple[Any, list[logging.LogRecord]]:
+    """Builds a training, and sets its log records aside until the run has a log file."""
+    root, buffer = logging.getLogger(), BufferingHandler(_MOST_RECORDS)
+    handlers, root.handlers = root.handlers, [buffer]
+    try:
+        training = import_training().prepare(config)
+        if training.built.is_ours:
+            training.built.data.setup("fit")
+    finally:
+        root.handlers = handlers
+    return training, buffer.buffer
 
 
 def check_folder(config: DictConfig, folder: Path) -> None:
@@ -84,8 +127,11 @@ def _can_be_isolated(config: DictConfig) -> bool:
 
 
 def _train(config: DictConfig, folder: Path) -> float:
+    prepared, records = _PREPARED.pop(folder.absolute(), (None, []))
+    for log_record in records:
+        logging.getLogger(log_record.name).handle(log_record)
     with recorded(config, folder) as record:
-        import_training().train(config, record)
+        import_training().train(config, record, prepared)
     return record["objective"]["value"]
 
 

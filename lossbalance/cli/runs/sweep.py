@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lossbalance.cli.config.settings import check_groups, check_task_name
 from lossbalance.cli.explain import exit_with_message
+from lossbalance.cli.runs.folder import claim_folder
 from lossbalance.cli.runs.progress import record_end, record_start
 from lossbalance.cli.runs.record import SUMMARY, read
 from lossbalance.cli.runs.run import validate_run
@@ -35,7 +36,7 @@ class SweepFolder(Callback):
         """Hydra hook: chooses the folder before the first run of a sweep."""
         try:
             folder = _choose_folder(config)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             exit_with_message(error)  # Hydra only logs it
         SweepFolder.current = folder
         for launcher in _LAUNCHERS:  # they list all runs
@@ -91,9 +92,18 @@ def _choose_folder(config: DictConfig) -> Path:
         folder = _last_alike(config) or folder
         config.hydra.sweep.dir = str(folder)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # passed on to the runs
-    if not config.resume and any(folder.glob(f"*/{SUMMARY}")):
+    if not config.resume and _is_explicit(config) and any(folder.glob(f"*/{SUMMARY}")):
         raise ValueError(f"`hydra.sweep.dir` must be without runs, got {str(folder)!r}: another, or resume=true.")
+    claimed = claim_folder("hydra.sweep.dir", folder.absolute(), config.hydra.overrides.hydra)
+    if claimed != folder.absolute():
+        config.hydra.sweep.dir = str(claimed)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{claimed}'")
+        return claimed
     return folder
+
+
+def _is_explicit(config: DictConfig) -> bool:
+    return any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
 
 
 def _last_alike(config: DictConfig) -> Path | None:

@@ -34,6 +34,11 @@ class Built(NamedTuple):
     callbacks: list[pl.Callback]
     """Callbacks that the module needs in addition to the configured ones."""
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether data and module are of a task of this library."""
+        return isinstance(self.module, TaskModule)
+
 
 def build(config: DictConfig, data: Any = None) -> Built:
     """Returns the data and the module with its criterion; a penalty is a term where ``penalty.as_term`` says so.

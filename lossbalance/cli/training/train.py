@@ -67,18 +67,19 @@ def prepare(config: DictConfig) -> Training:
     return Training(built, callbacks, trainer, test, settings)
 
 
-def train(config: DictConfig, record: dict[str, Any]) -> None:
+def train(config: DictConfig, record: dict[str, Any], training: Training | None = None) -> None:
     """Trains, tests, and completes the record, also when training is interrupted.
 
     Args:
         config: The configuration.
         record: The summary of the run; gets ``terms``, ``metrics``, ``objective``, ``weights``,
             ``gradient_shares``, ``conflicts``, ``last_epoch`` and ``diagnoses``.
+        training: The objects of the configuration, where they are built already.
 
     Raises:
         KeyboardInterrupt: If training was interrupted.
     """
-    training = prepare(config)
+    training = prepare(config) if training is None else training
     trainer = training.trainer
     record["terms"] = list(training.built.criterion.terms)
     if trainer.is_global_zero:
@@ -92,8 +93,16 @@ def train(config: DictConfig, record: dict[str, Any]) -> None:
     finally:
         close_loggers(trainer)
     if _is_single(trainer):
+        _print_summary(record, _from_here(config.output_dir))
+
+
+def _print_summary(record: dict[str, Any], folder: Path) -> None:
+    """Prints the tables of a run; a terminal that does not take them is no failure of the run."""
+    try:
         show(record)
-        print(f"Written to {_from_here(config.output_dir)}")
+        print(f"Written to {folder}", flush=True)
+    except Exception as error:
+        log.warning("The summary cannot be printed (%s); it is in %s.", type(error).__name__, folder)
 
 
 def _from_here(path: str) -> Path:
@@ -171,6 +180,7 @@ def filter_warnings() -> None:
     for library in LIBRARIES:  # both log under the name imported last
         logging.getLogger(library).setLevel(logging.WARNING)
     for message in (
+        "The `srun` command is available on your system",  # nobody has asked for SLURM
         "does not have many workers",  # indexing a tensor needs no worker
         "Experiment logs directory .* exists and is not empty",  # it has the configuration
         "Checkpoint directory .* exists and is not empty",  # a resumed run

@@ -72,7 +72,7 @@ def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
         ),
         (
             ["task=table"],
-            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; `task=table --help` describes",
+            "['task.path', 'task.targets'] must be given: task.path=... task.targets=...; `task=table --help` ",
         ),
         (
             ["task=table", "task.path={path}", "task.targets=price"],
