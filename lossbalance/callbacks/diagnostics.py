@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from torch.optim import Optimizer
 
 from lossbalance.callbacks.epochs import Epochs
+from lossbalance.criterion.optimizer_check import find_faults
+from lossbalance.criterion.step_warnings import describe_detached
 from lossbalance.criterion.weighted_loss import WeightedLoss
 
 _NEARLY_ALL = 0.95  # of the gradient
@@ -20,8 +22,9 @@ _RISES = 0.05  # relative change in validation since its best
 
 def diagnose(epochs: Epochs) -> Iterator[tuple[str, str]]:
     """Yields a key for each fault of the last epoch, and its message."""
+    connected = [term for term in epochs.terms if term not in epochs.detached]
     checks: list[tuple[Iterable[str], Sequence[Callable[[Epochs, str], str | None]]]] = [
-        (epochs.terms, (_not_finite, _unseen, _dominant, _starved, _collapsed, _run_away, _unmoved, _stuck, _overfit)),
+        (connected, (_not_finite, _unseen, _dominant, _starved, _collapsed, _run_away, _unmoved, _stuck, _overfit)),
         (epochs.penalties, (_useless, _overwhelming)),
         (epochs.pairs, (_conflicting,)),
     ]
@@ -31,6 +34,11 @@ def diagnose(epochs: Epochs) -> Iterator[tuple[str, str]]:
                 message = check(epochs, name)
                 if message is not None:
                     yield f"{check.__name__} {name}", message
+
+
+def diagnose_detached(epochs: Epochs) -> list[str]:
+    """Returns a message for each loss that had no gradient; the criterion has warned of it."""
+    return [describe_detached(term) for term in epochs.terms if term in epochs.detached]
 
 
 def diagnose_scheme(criterion: WeightedLoss) -> Iterator[tuple[str, str]]:
@@ -47,20 +55,9 @@ def diagnose_scheme(criterion: WeightedLoss) -> Iterator[tuple[str, str]]:
 
 
 def diagnose_parameters(criterion: WeightedLoss, optimizers: Sequence[Optimizer]) -> Iterator[tuple[str, str]]:
-    """Yields each parameter of the scheme that is in no optimizer, or under weight decay."""
-    groups = {id(p): group for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    subject, cure = (
-        f"The weights of {list(criterion.terms)}",
-        "put `*criterion.parameter_groups()` there, and only there",
-    )
-    for name, parameter in criterion.weighting.named_parameters():
-        full_name = f"`{type(criterion.weighting).__name__}.{name}`"
-        group = groups.get(id(parameter))
-        if parameter.requires_grad and group is None:
-            yield name, f"{subject} will never move, for {full_name} is in no parameter group of the optimizer: {cure}."
-        elif group is not None and group.get("weight_decay"):
-            decay = group["weight_decay"]
-            yield name, f"{subject} are biased, for {full_name} is under a weight decay of {decay:g}: {cure}."
+    """Yields each parameter of the scheme that is in no optimizer, in several groups, or under weight decay."""
+    criterion.step_warnings.ignore_updates()
+    yield from find_faults(criterion.weighting, criterion.terms, optimizers)
 
 
 def _not_finite(epochs: Epochs, term: str) -> str | None:

@@ -24,6 +24,8 @@ class Epochs:
     """The means of each epoch so far, as :class:`LossMonitor` keeps them."""
     validation: Sequence[Mapping[str, float]]
     """The plain losses of the validation in each epoch, by the names of the terms."""
+    detached: Collection[str] = ()
+    """The terms whose loss had no gradient beside others that had one."""
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class Epochs:
             pairs={} if criterion.conflict else pairs,
             history=history,
             validation=validation,
+            detached={f"{prefix}{term}" for term in criterion.step_warnings.detached},
         )
 
     @property

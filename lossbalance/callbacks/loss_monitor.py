@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from lossbalance._utils.distributed import world_size
 from lossbalance._utils.warn import warn_user
-from lossbalance.callbacks.diagnostics import diagnose, diagnose_parameters, diagnose_scheme
+from lossbalance.callbacks.diagnostics import diagnose, diagnose_detached, diagnose_parameters, diagnose_scheme
 from lossbalance.callbacks.epochs import Epochs
 from lossbalance.callbacks.evaluation import EvaluationStatistics, read_validation
 from lossbalance.callbacks.find_criterion import find_balancer, find_criteria
@@ -124,6 +124,7 @@ class LossMonitor(LightningCallback):
         for each in self._statistics:
             self._warn(trainer, diagnose_scheme(each.criterion))
             epochs = Epochs.of(each, find_balancer(trainer), self.history, self._validation)
+            self.diagnoses += diagnose_detached(epochs)
             self._warn(trainer, diagnose(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,8 +16,10 @@ from lossbalance.criterion.breakdown import Breakdown, Step, by_name, make_break
 from lossbalance.criterion.factors import Factors, check_factor
 from lossbalance.criterion.loss_sum import LossSum, check_sum
 from lossbalance.criterion.losses import LossReader
+from lossbalance.criterion.optimizer_check import check_optimizers
 from lossbalance.criterion.parameter_groups import parameter_groups
 from lossbalance.criterion.state import describe, materialize, prepare_state, read_factors
+from lossbalance.criterion.step_warnings import StepWarnings
 from lossbalance.gradients.branch import Branches
 from lossbalance.gradients.branch_output import BranchHandle
 from lossbalance.gradients.data_parallel import check_even_inputs, find_wrapper, touch_unused
@@ -91,6 +93,7 @@ class WeightedLoss(nn.Module):
         self._factors = Factors(weighting.terms)
         self._frozen = 0  # how many times over
         self._last: Step | None = None
+        self.step_warnings = StepWarnings()
         self._is_loaded = False  # whether a state has been loaded
 
     def forward(
@@ -117,7 +120,12 @@ class WeightedLoss(nn.Module):
         given = self._reader.read(self._factors.detach(losses), self.probes.device)
         active = self._factors.mask(given)
         wrapper = find_wrapper(module, self.probes.wrapper)
+        warns = self.training and not (self._frozen or torch.compiler.is_compiling()) and torch.is_grad_enabled()
+        if warns:
+            self.step_warnings.begin_step(active.given, self.weighting)
         seen = self._observe(active, shared, wrapper)
+        if warns:
+            self.step_warnings.end_step(self.weighting)
         row = active.row
         if self.training and self.probes.probed:
             row = self.probes.begin_step(row, None if seen is None else seen.skip_commit)
@@ -244,6 +252,15 @@ class WeightedLoss(nn.Module):
             ValueError: If it is negative, or not finite.
         """
         return parameter_groups(list(self.parameters()), lr, self.weighting.learning_rate)
+
+    def check(self, optimizer: Optimizer | Iterable[Optimizer]) -> None:
+        """Refuses an optimizer, or several, that do not train what the scheme learns as they should.
+
+        Raises:
+            TypeError: If it is not an optimizer.
+            ValueError: If a parameter of the scheme is in no parameter group, in several, or under weight decay.
+        """
+        check_optimizers(self.weighting, self.terms, optimizer)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
         """Lets each step of the optimizer apply the penalties that are not in mode ``"loss"`` to ``module``.

@@ -230,6 +230,11 @@ class Detached(TwoHeads):
         return {**super().losses(x, y), "aux": x.square().mean()}
 
 
+class Unmoved(TwoHeads):
+    def losses(self, x, y):
+        return {**super().losses(x, y), "aux": x.square().mean() + 0 * self.aux_head.bias.sum()}
+
+
 class Bypassed(TwoHeads):
     def losses(self, x, y):
         h = self.trunk(x).tanh()
@@ -257,7 +262,8 @@ TROUBLES = {
         BalanceLosses(WeightedLoss(Collapsing(TERMS))),
         "weight of 'aux' has collapsed from .* hold it by Fixed",
     ),
-    "unmoved": (Detached, BalanceLosses(WeightedLoss(Equal(TERMS))), "loss of 'aux' never moved: .* Is it detached"),
+    "detached": (Detached, BalanceLosses(WeightedLoss(Equal(TERMS))), "'aux' has no gradient, .* Give None"),
+    "unmoved": (Unmoved, BalanceLosses(WeightedLoss(Equal(TERMS))), "loss of 'aux' never moved: .* Is it detached"),
     "unseen": (Bypassed, balanced(Equal(TERMS)), "probe of 'aux' never fired .* `criterion.probe"),
     "decay": (lambda: Decays(Uncertainty(TERMS)), None, r"under a weight decay of 0\.1: put `\*criterion.parameter_gr"),
     "forgotten": (
