@@ -20,6 +20,7 @@ from lossbalance.cli.config.settings import check_groups, check_settings
 from lossbalance.cli.explain import explain, explained
 from lossbalance.cli.runs.folder import claim_folder, created, release_folder
 from lossbalance.cli.runs.isolate import run_isolated
+from lossbalance.cli.runs.program import OUTPUT, needs_program, run_program
 from lossbalance.cli.runs.record import (
     SUMMARY,
     begin,
@@ -49,6 +50,8 @@ def run(config: DictConfig) -> float:
     if config.resume and (record := completed_alike(config, folder)):
         return record["objective"]["value"]
     check_folder(config, folder)
+    if needs_program(config):
+        return _train_in_program(config, folder)
     return _train_isolated(config, folder) if _can_be_isolated(config) else _train(config, folder)
 
 
@@ -145,6 +148,19 @@ def _train_isolated(config: DictConfig, folder: Path) -> float:
             return record["objective"]["value"]
         with recorded(config, folder):
             raise RuntimeError(_KILLED) from None
+
+
+def _train_in_program(config: DictConfig, folder: Path) -> float:
+    """Trains in a program of its own, by the record of which the run is judged."""
+    code = run_program(config, folder)
+    if record := completed_alike(config, folder):
+        return record["objective"]["value"]
+    record = read(folder)
+    if code > 0 and record.get("status") == "failed":
+        raise RuntimeError(record["message"])
+    message = _KILLED if code < 0 else f"the program ended without a record: its output is in {folder / OUTPUT}"
+    with recorded(config, folder):
+        raise RuntimeError(message)
 
 
 def _train_and_explain(config: DictConfig, folder: Path) -> float:

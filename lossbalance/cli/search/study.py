@@ -10,14 +10,13 @@ from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import Override
-from optuna.storages import BaseStorage, JournalStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from lossbalance.cli.search.space import typed
+from lossbalance.cli.search.storage import locate, open_storage
 
 _DEFINITION = "question"  # the key in storages
-_TABLES = {"studies", "trials", "version_info"}  # of a database that Optuna made
 _NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -69,11 +68,12 @@ def open_study(
         ValueError: If the storage is invalid or holds something else, or the study is of another search.
     """
     occupied = (folder / "0").exists()
-    opened = _open_storage(storage, folder)
-    _await(lambda: not _foreign(opened))
+    opened = open_storage(storage, folder)
+    _await(lambda: name not in _foreign(opened), seconds=30)
+    _await(lambda: not _foreign(opened), seconds=1)
     if foreign := _foreign(opened):
         raise ValueError(
-            f"`--storage` must hold studies of this program alone, got {_location(storage, folder)!r} with the study "
+            f"`--storage` must hold studies of this program alone, got {locate(storage, folder)!r} with the study "
             f"{foreign[0]!r} of another: choose another storage."
         )
     try:
@@ -84,6 +84,7 @@ def open_study(
         study.set_user_attr(_DEFINITION, definition)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=opened, sampler=sampler, pruner=pruner)
+        _await(lambda: _DEFINITION in study.user_attrs, seconds=30)
     _check_definition(study, definition)
     if occupied and not study.get_trials(deepcopy=False):
         raise ValueError(
@@ -113,60 +114,9 @@ def _foreign(storage: BaseStorage) -> list[str]:
     return [study.study_name for study in studies if _DEFINITION not in study.user_attrs]
 
 
-def _await(holds: Callable[[], bool]) -> None:
-    """Waits a second at most: another process that works on the study may have made it a moment ago."""
-    for _ in range(10):
+def _await(holds: Callable[[], bool], seconds: int) -> None:
+    """Waits so long at most: another process may have made a study a moment ago, and not yet defined it."""
+    for _ in range(10 * seconds):
         if holds():
             return
         time.sleep(0.1)
-
-
-def _open_storage(given: str | None, folder: Path) -> BaseStorage:
-    location = _location(given, folder)
-    try:
-        if "://" in location:
-            _check_database(location)
-            return get_storage(location)
-        _check_journal(Path(location))
-        folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(location))
-    except Exception as error:  # of any database
-        shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", location)
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ValueError(
-            f"`--storage` must be a journal of Optuna's, a new file, or the URL of a database, got {shown!r}: {reason}."
-        ) from error
-
-
-def _location(given: str | None, folder: Path) -> str:
-    return given or str(folder / "journal.log")
-
-
-def _check_database(url: str) -> None:
-    """Checks that Optuna's tables are there, or none."""
-    import sqlalchemy  # a dependency of Optuna
-
-    engine = sqlalchemy.create_engine(url)
-    try:
-        tables = set(sqlalchemy.inspect(engine).get_table_names())
-    finally:
-        engine.dispose()
-    if tables and not tables >= _TABLES:
-        raise ValueError(f"it holds tables of something else, such as {min(tables)!r}")
-
-
-def _check_journal(path: Path) -> None:
-    """Checks that each line of the file, if there is one, is one of Optuna's journal."""
-    if not path.exists():
-        if not path.parent.is_dir() and path.name != "journal.log":
-            raise ValueError(f"there is no folder {str(path.parent)!r}")
-        return
-    if not path.is_file():
-        raise ValueError("it is not a file")
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        try:
-            known = json.loads(line)["op_code"] is not None and line.endswith(b"\n")
-        except (ValueError, TypeError, KeyError):
-            known = False
-        if not known:
-            raise ValueError(f"line {number} of the file is not one of a journal, or is cut off")
