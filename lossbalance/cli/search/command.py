@@ -25,6 +25,7 @@ from lossbalance.cli.config.overrides import add_default_scheme
 from lossbalance.cli.config.schema import register
 from lossbalance.cli.explain import explain
 from lossbalance.cli.runs import record
+from lossbalance.cli.runs.program import needs_program
 from lossbalance.cli.runs.progress import format_remaining, format_result
 from lossbalance.cli.search.space import DEFAULT_SPACE, check_space, parse, suggest
 from lossbalance.cli.search.study import check_name, name_study, open_study, search_definition
@@ -97,6 +98,8 @@ class Search:
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
+            if needs_program(config) and not self.metrics:
+                del config.callbacks["pruning"]  # the study is not known to other processes
         return run(config)
 
 
