@@ -6,8 +6,8 @@ OF_TERMS = ("loss", "weight", "contribution", "gradient_share", "not_finite")
 """Quantities of each term; ``gradient_share`` also of each penalty."""
 OF_PAIRS = ("cosine", "conflict")
 """Quantities of each pair of terms, whose name is that of :func:`pair_name`."""
-OTHERS = ("penalty", "distance")
-"""Quantities of penalties, and of terms with a limit."""
+OTHERS = ("penalty", "zeros", "distance")
+"""Quantities of penalties (two), and of terms with a limit."""
 
 
 def key(quantity: str, name: str) -> str:

@@ -35,6 +35,7 @@ class LossMonitor(LightningCallback):
       of the samples whose step had one below -0.1, where there is a branch;
     - ``penalty/<name>``, the penalty's value, and ``gradient_share/<name>``, the part of its gradient over the weights
       that it counts, in the steps that are logged and the last; see :mod:`lossbalance.penalties.report`;
+    - ``zeros/<name>``, not a mean: how many weights of the penalty are exactly zero, of a group lasso how many groups;
     - ``distance/<term>``, not a mean: how far the loss of a term with a limit is above it, see
       :attr:`Constrained.distances <lossbalance.weighting.Constrained.distances>`;
     - ``not_finite/<term>``, the part of the samples whose loss was not, if any;
@@ -53,7 +54,7 @@ class LossMonitor(LightningCallback):
         last_epoch: For each term, and each penalty, the means over the last epoch of training: ``loss``, ``weight``,
             ``contribution``, ``value_share`` (its part of the contributions, in magnitude) and ``gradient_share``,
             nan where it was not measured. The weight of a penalty is its strength, where that is one number, or what
-            ``share`` amounts to at the end.
+            ``share`` amounts to at the end. A penalty has ``zeros`` of ``size`` weights or groups besides.
         diagnoses: The faults of the last epoch, a line each: since when, how much, and the likely cure. Each is also
             a warning when it first shows.
         history: The means of training that were logged at the end of each epoch, with its number as ``epoch``.

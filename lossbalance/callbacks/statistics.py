@@ -13,6 +13,7 @@ from lossbalance.callbacks.running_means import RunningMeans
 from lossbalance.criterion.breakdown import Step, tabulate
 from lossbalance.criterion.weighted_loss import WeightedLoss
 from lossbalance.gradients.products import pair_cosines
+from lossbalance.penalties.sparsity import count_zeros
 
 T = TypeVar("T")
 _IN_CONFLICT = -0.1  # two gradients whose cosine is below are in conflict
@@ -102,7 +103,11 @@ class TermStatistics:
         """Returns the means that :meth:`close_epoch` has returned as a row for each term and penalty."""
         terms = [f"{self.prefix}{term}" for term in self.criterion.terms]
         strengths = {f"{self.prefix}{name}": strength for name, strength in _strengths(self.criterion).items()}
-        return _tabulate(means, terms, strengths)
+        rows = _tabulate(means, terms, strengths)
+        for name, penalty in self.criterion.penalties.by_name.items():
+            zeros = means.get(key("zeros", self.prefix + name), math.nan)
+            rows[self.prefix + name] |= {"zeros": zeros, "size": count_zeros(penalty).size.item()}
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far."""
@@ -136,6 +141,8 @@ class TermStatistics:
         means = finite_means(self.names, self.means[span])
         for name in self.applied if means else ():  # the optimizer applies them
             means[key("penalty", self.prefix + name)] = self.criterion.last.penalties[name].item()
+        for name, penalty in self.criterion.penalties.by_name.items() if means else ():
+            means[key("zeros", self.prefix + name)] = count_zeros(penalty).zeros.item()
         for term, distance in getattr(self.criterion.weighting, "distances", {}).items() if means else ():
             means[key("distance", self.prefix + term)] = distance.item()  # from its limit
         never = {key("not_finite", name) for name in names_of("not_finite", means)}  # logged only where it happens

@@ -1,4 +1,4 @@
-"""Penalty report: each penalty's share of the value and of the gradient."""
+"""Penalty report: each penalty's share of the value and of the gradient, and its zeros."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.dtensor import norm, upcast
+from lossbalance.penalties.sparsity import count_zeros
 
 
 class PenaltyReport(NamedTuple):
@@ -19,6 +20,10 @@ class PenaltyReport(NamedTuple):
     gradient_norm: Tensor
     gradient_share: Tensor
     """The norm of its gradient over the sum of this and the norm of the data's gradient, over the penalized weights."""
+    zeros: Tensor
+    """How many penalized weights are exactly zero; of a group lasso, how many groups are."""
+    size: Tensor
+    """How many there are in all."""
 
 
 @torch.no_grad()
@@ -40,7 +45,7 @@ def report(penalties: Mapping[str, Penalty], contributions: Tensor) -> dict[str,
     for name, value in values.items():
         own = norm(gradients[name])
         data = norm({weight: _data_gradient(weight, in_total) for weight in gradients[name]})
-        reports[name] = PenaltyReport(value, value / magnitude, own, own / (own + data))
+        reports[name] = PenaltyReport(value, value / magnitude, own, own / (own + data), *count_zeros(penalties[name]))
     return reports
 
 

@@ -26,10 +26,14 @@ def show(record: dict[str, Any]) -> None:
     console = Console()
     if record["last_epoch"]:
         table = Table("term", title="The last epoch of training", title_justify="left")
-        for column in _COLUMNS.values():
+        rows = record["last_epoch"]
+        sparse = ["zeros"] if any("zeros" in values for values in rows.values()) else []
+        for column in [*_COLUMNS.values(), *sparse]:
             table.add_column(column, justify="right")
-        for name, values in record["last_epoch"].items():
-            table.add_row(name, *(_cell(column, values[column]) for column in _COLUMNS))
+        for name, values in rows.items():
+            table.add_row(
+                name, *(_cell(column, values[column]) for column in _COLUMNS), *(_zeros(values) for _ in sparse)
+            )
         console.print(table)
     if record.get("conflicts"):
         _show_conflicts(console, record["conflicts"])
@@ -61,6 +65,13 @@ def _show_conflicts(console: Console, conflicts: Mapping[str, Mapping[str, float
     for pair, found in sorted(conflicts.items(), key=lambda item: item[1]["cosine"])[:_PAIRS]:
         table.add_row(pair, f"{found['cosine']:.2f}", f"{found['conflict']:.0%}")
     console.print(table)
+
+
+def _zeros(values: Mapping[str, float]) -> str:
+    """Formats the number of weights or groups of a penalty that are exactly zero."""
+    if math.isnan(values.get("zeros", math.nan)):
+        return "-"
+    return f"{values['zeros']:.0f} of {values['size']:.0f}"
 
 
 def _cell(column: str, value: float) -> str:

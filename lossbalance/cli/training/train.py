@@ -198,7 +198,7 @@ def _record_metrics(trainer: pl.Trainer, callbacks: list[pl.Callback], record: d
     for callback in callbacks:
         if isinstance(callback, LossMonitor):
             means = callback.history[-1] if callback.history else {}
-            metrics = {name: value for name, value in metrics.items() if name not in means}
+            metrics = {name: value for name, value in metrics.items() if name not in means or name.startswith("zeros/")}
             record["last_epoch"] = callback.last_epoch
             record["diagnoses"] = callback.diagnoses
             record["conflicts"] = _conflicts(means)

@@ -9,3 +9,10 @@ def test_the_pairs_that_conflict_most_come_first(capsys):
         ["a/c", "-0.25", "75%"],
         ["a/b", "0.50", "12%"],
     ]
+
+
+def test_a_penalty_says_how_many_of_its_weights_are_zero(capsys):
+    row = dict.fromkeys(["loss", "weight", "contribution", "value_share", "gradient_share"], 0.5)
+    show({"last_epoch": {"main": row, "l1": row | {"zeros": 7.0, "size": 10.0}}, "metrics": {}, "tested": None})
+
+    assert "7 of 10" in capsys.readouterr().out
