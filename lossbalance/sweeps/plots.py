@@ -35,8 +35,8 @@ def draw_trade_off(trade_off: TradeOff, comparison: Comparison) -> Figure:
     with rc_context(STYLE):
         figure, axes = make_figure("What one metric costs the other")
         points = comparison.settings.drop(columns=["x", "y"], errors="ignore").join(trade_off.points, how="inner")
-        for style, name, series in _series(points, comparison):
-            curve = _is_curve(series, comparison.axis)
+        for style, name, series in split_series(points, comparison):
+            curve = is_curve(series, comparison.axis)
             axes.errorbar(
                 series["x"], series["y"], series["y_se"], series["x_se"], label=name,
                 elinewidth=0.8, markersize=5, linestyle="-" if curve else "", linewidth=1,
@@ -63,8 +63,8 @@ def draw_curve(comparison: Comparison) -> Figure:
         axis, choice = str(comparison.axis), comparison.one_standard_error
         figure, axes = make_figure(f"{comparison.metric} by {axis}")
         ran = comparison.settings[comparison.settings["n"] > 0]
-        for style, name, series in _series(ran, comparison):
-            if _is_curve(series, axis):
+        for style, name, series in split_series(ran, comparison):
+            if is_curve(series, axis):
                 x = series[axis].astype(float)
                 axes.fill_between(x, series["low"], series["high"], color=style["color"], alpha=0.2, linewidth=0)
                 axes.plot(x, series["mean"], label=name, markersize=4, linewidth=1, **style)
@@ -74,7 +74,7 @@ def draw_curve(comparison: Comparison) -> Figure:
             chosen = ran.loc[choice]
             label = f"one standard error: {show(chosen[axis])}"
             axes.plot(float(chosen[axis]), chosen["mean"], label=label, linestyle="", **RING)
-        _scale_swept(axes, ran[axis].dropna().astype(float))
+        scale_swept(axes, ran[axis].dropna().astype(float))
         axes.set(xlabel=axis, ylabel=comparison.metric, ylim=_limits(ran["mean"], ran["high"] - ran["low"]))
         set_scale(axes, "y", ran["mean"])
         add_legend(figure)
@@ -114,11 +114,12 @@ def draw_differences(comparison: Comparison, baseline: str, most: int = 20) -> F
         return figure
 
 
-def _is_curve(series: pd.DataFrame, axis: str | None) -> bool:
+def is_curve(series: pd.DataFrame, axis: str | None) -> bool:
+    """Whether the settings are several points along the swept number."""
     return axis is not None and len(series) > 1 and bool(series[axis].notna().all())
 
 
-def _series(points: pd.DataFrame, comparison: Comparison) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
+def split_series(points: pd.DataFrame, comparison: Comparison) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
     """Splits settings into those that differ along the swept number alone, each with its style; many share the last."""
     names = comparison.series.reindex(points.index)
     order = list(dict.fromkeys(names))
@@ -144,12 +145,12 @@ def _labels(points: pd.DataFrame, comparison: Comparison) -> list[Label]:
 
 
 def _ends(points: pd.DataFrame, comparison: Comparison) -> Iterator[list[str]]:
-    for _, _, series in _series(points, comparison):
-        if _is_curve(series, comparison.axis):
+    for _, _, series in split_series(points, comparison):
+        if is_curve(series, comparison.axis):
             yield [series.index[0], series.index[-1]]
 
 
-def _scale_swept(axes: Axes, numbers: pd.Series) -> None:
+def scale_swept(axes: Axes, numbers: pd.Series) -> None:
     """Spreads numbers of several orders of magnitude evenly, and keeps a place for 0."""
     positive = numbers[numbers > 0]
     if (numbers >= 0).all() and len(positive) and positive.max() >= 100 * positive.min():

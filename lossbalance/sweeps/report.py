@@ -19,6 +19,7 @@ from lossbalance.sweeps.comparison import Comparison, lower_is_better
 from lossbalance.sweeps.courses import QUANTITIES, choose_settings, draw_courses, read_courses
 from lossbalance.sweeps.page import Picture, Section, render
 from lossbalance.sweeps.runs import Runs, read_runs, show
+from lossbalance.sweeps.sparsity import ZEROS_CAPTION, draw_zeros, find_zeros
 from lossbalance.sweeps.style import png, svg
 from lossbalance.sweeps.tables import tabulate_cells, tabulate_results, tabulate_runs, write_csv
 from lossbalance.sweeps.trade_off import TradeOff, default_trade_off, trade_off
@@ -183,6 +184,8 @@ def _pictures(comparison: Comparison, options: ReportOptions) -> Iterator[tuple[
             f"the simplest {comparison.axis} within one standard error of the best."
         )
         yield f"by_{_slug(comparison.axis)}", caption, plots.draw_curve(comparison)
+        if find_zeros(comparison) is not None:
+            yield "zeros", ZEROS_CAPTION, draw_zeros(comparison)
     baseline = comparison.baseline
     if baseline is not None and (comparison.differences(baseline).drop(index=baseline)["pairs"] > 1).any():
         caption = f"Paired differences from {baseline}, with 95 % intervals; where a point is hollow it may be chance."
