@@ -1,6 +1,8 @@
 """Deferred initialization: modules made on the meta device get their values later."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from itertools import chain
 from typing import Any, Self
 
@@ -13,6 +15,8 @@ class DeferredModule(nn.Module):
 
     On the meta device tensors have no values. Whoever moves them from there, as ``to_empty`` does, gets anything; and a
     state that is assigned to them lacks those that are not saved. Both are set right, here or by :meth:`derive`.
+
+    The tensors are made in fp32, or wider where that is the default dtype of torch, but never in half precision.
     """
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
@@ -22,6 +26,12 @@ class DeferredModule(nn.Module):
         made = super().__new__(cls)
         made.__dict__["_arguments"] = args, kwargs
         return made
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes the tensors of the constructor in fp32 or wider."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _in_full_precision(cls.__init__)  # type: ignore[method-assign]
 
     def reset_parameters(self) -> None:
         """Gives each tensor the value that it has when the module is made."""
@@ -60,3 +70,28 @@ class DeferredModule(nn.Module):
         without = [name for name, tensor in self._tensors().items() if tensor.is_meta]
         if len(without) < len(self._tensors()):
             self._fill(without)
+
+
+def _in_full_precision(init: Callable[..., None]) -> Callable[..., None]:
+    """Returns the constructor such that it runs with a default dtype of fp32 or wider."""
+
+    @wraps(init)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with full_precision():
+            init(*args, **kwargs)
+
+    return wrapped
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Sets a default dtype of half precision to fp32 within the context."""
+    default = torch.get_default_dtype()
+    if default.itemsize >= torch.float32.itemsize:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)

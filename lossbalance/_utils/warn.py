@@ -9,11 +9,18 @@ from typing import Any
 _SUBJECT = ContextVar("subject", default="")
 
 
-def warn_user(message: str) -> None:
+class RefusedLossWarning(UserWarning, ValueError):  # noqa: N818
+    """A loss that a scheme refuses, found where an error would leave a model half switched to another mode.
+
+    Where warnings are errors, it is the ``ValueError`` that the refusal is in a step.
+    """
+
+
+def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
     """Warns in one clean line: which line of this library found the fault does not help whoever reads it."""
     subject = _SUBJECT.get()
     with _one_line():
-        warnings.warn(f"{subject}: {message}" if subject else message, UserWarning, stacklevel=2)
+        warnings.warn(f"{subject}: {message}" if subject else message, category, stacklevel=2)
 
 
 def warn_about(subject: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.products import cosines
 from lossbalance.penalties.base import Penalty
 
@@ -51,6 +52,8 @@ class Step(NamedTuple):
     norms: Tensor | None = None
     """The norms of the weighted gradients, at the probes or by ``shared``, ``[terms]``, up to a factor; nan where they
     are not known, None if nothing is measured."""
+    measurement: Measurement | None = None
+    """What its backward pass measures; None in evaluation."""
     products: Tensor | None = None
     """The inner products of the weighted gradients at the branch, ``[terms, terms]``, up to a factor; nan before the
     backward pass, None without branch."""

@@ -39,13 +39,15 @@ class LossSum(DeferredModule):
         move_average(self.average, observation.losses.abs(), observation.seen, _DECAY)
 
     @torch.no_grad()
-    def forward(self, weighting: Weighting) -> Tensor:
+    def forward(self, weighting: Weighting, unseen: float = 0.0) -> Tensor:
         """Returns the factor ``[]``; 1 as long as nothing was seen.
 
         Args:
             weighting: The scheme whose weights are rescaled, as they are in this step.
+            unseen: What stands in for the averages as long as nothing was seen; 0 for nothing.
         """
-        average = read_average(self.average).nan_to_num(0.0)
+        average = read_average(self.average)
+        average = average.where(~average.isnan().all(), unseen).nan_to_num(0.0) if unseen else average.nan_to_num(0.0)
         _, weights = weighting.weigh(average, torch.ones_like(average, dtype=torch.bool))
         return (self.target / weights.dot(average)).nan_to_num(1.0, 1.0)
 

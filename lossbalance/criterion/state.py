@@ -11,6 +11,8 @@ from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.warn import warn_user
 from lossbalance.weighting.base import Weighting
 
+_END = 0.0  # of the text
+
 
 def prepare_state(state: dict[str, Any], prefix: str, weighting: Weighting, factors: Mapping[str, float]) -> None:
     """Brings the part of ``state`` under ``prefix`` into the form that the criterion loads, in place.
@@ -60,19 +62,23 @@ def materialize(criterion: nn.Module, is_loaded: bool) -> None:
 
 
 def describe(weighting: Weighting, factors: Mapping[str, float]) -> Tensor:
-    """Returns the names of the scheme and its terms, and the factors that are not 1, as bytes.
+    """Returns the names of the scheme and its terms and all factors, as numbers.
 
-    In a state, formats such as safetensors want tensors.
+    In a state, formats such as safetensors want tensors, a distributed checkpoint wants them of one size throughout a
+    training, and an average over states wants numbers that averaging does not change.
     """
-    names = {"scheme": type(weighting).__name__, "terms": list(weighting.terms)}
-    changed = {name: factor for name, factor in factors.items() if factor != 1}
-    text = json.dumps(names | {"factors": changed})
-    return torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")
+    names = {"scheme": type(weighting).__name__, "terms": list(weighting.terms), "factors": list(factors)}
+    return torch.tensor([*json.dumps(names).encode(), _END, *factors.values()], dtype=torch.float64, device="cpu")
 
 
 def read_description(state: Tensor) -> dict[str, Any]:
     """Returns what :func:`describe` was given."""
-    return {"factors": {}} | json.loads(bytes(state.tolist()))
+    numbers = [*state.tolist(), _END]  # an earlier version has the factors in the text, those that are not 1
+    end = numbers.index(_END)
+    found = {"factors": {}} | json.loads(bytes(map(round, numbers[:end])))
+    if end < len(state):
+        found["factors"] = dict(zip(found["factors"], state[end + 1 :].tolist(), strict=True))
+    return found
 
 
 def read_terms(state: Tensor, weighting: Weighting) -> list[str]:

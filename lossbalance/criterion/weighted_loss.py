@@ -22,7 +22,7 @@ from lossbalance.criterion.state import describe, materialize, prepare_state, re
 from lossbalance.criterion.step_warnings import StepWarnings
 from lossbalance.gradients.branch import Branches
 from lossbalance.gradients.branch_output import BranchHandle
-from lossbalance.gradients.data_parallel import check_even_inputs, find_wrapper, touch_unused
+from lossbalance.gradients.data_parallel import average_learned, check_even_inputs, find_wrapper, touch_unused
 from lossbalance.gradients.inputs import ProbedModule, ProbeHandle
 from lossbalance.gradients.probes import Probes
 from lossbalance.gradients.sources import StepObservation, choose_source
@@ -94,6 +94,7 @@ class WeightedLoss(nn.Module):
         self._frozen = 0  # how many times over
         self._last: Step | None = None
         self.step_warnings = StepWarnings()
+        self._averaged: set[int] = set()  # parameters whose gradients are averaged over ranks
         self._is_loaded = False  # whether a state has been loaded
 
     def forward(
@@ -117,6 +118,8 @@ class WeightedLoss(nn.Module):
                 ``module`` is missing, or a gradient scheme has nothing to take norms from.
         """
         self._materialize()
+        if self.training:
+            self.probes.call()
         given = self._reader.read(self._factors.detach(losses), self.probes.device)
         active = self._factors.mask(given)
         wrapper = find_wrapper(module, self.probes.wrapper)
@@ -128,17 +131,23 @@ class WeightedLoss(nn.Module):
             self.step_warnings.end_step(self.weighting)
         row = active.row
         if self.training and self.probes.probed:
-            row = self.probes.begin_step(row, None if seen is None else seen.skip_commit)
-        total, weights = self._rescale(*self.weighting.weigh(self._factors.scale_gradient(row), active.present))
+            row = self.probes.begin_step(row, commit=not self._frozen)
+        total, weights = self.weighting.weigh(self._factors.scale_gradient(row), active.present)
+        total, weights = self._rescale(total, weights, row, is_complete=len(active.names) == len(self.terms))
         total, weights = self._factors.scale_value(total, weights, row)
+        if self.training:
+            total = self._connect_branches(total, wrapper)
         penalties = self.penalties.in_total(total, module, warn=self._last is not None)
         total = sum(penalties.values(), start=total)
-        if self.training:
-            total = self._close_step(total, given, wrapper)
+        if self.training and self.ranks.size > 1 and not torch.compiler.is_compiling():
+            average_learned(self.weighting, wrapper, self._averaged, self.ranks)
+        if wrapper is not None and self.training and len(given.names) < len(self.terms):
+            total = touch_unused(total, wrapper)
         norms = None if seen is None or seen.norms is None else weights * seen.norms
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
         if not is_exporting():
-            self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms)
+            step = self.probes.open if self.training else None
+            self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms, step)
         return total
 
     @contextmanager
@@ -302,10 +311,11 @@ class WeightedLoss(nn.Module):
         last = self._last
         if last is None:
             return None
-        if self.branches.has_closed:
-            last = last._replace(products=self.branches.products())
-        if last.norms is None and self.probes.probed:
-            last = last._replace(norms=self.probes.norms())
+        step = last.measurement
+        if step is not None and step.anchors:
+            last = last._replace(products=self.branches.products(step))
+        if step is not None and last.norms is None and self.probes.probed:
+            last = last._replace(norms=self.probes.norms(step))
         return last
 
     @property
@@ -313,8 +323,9 @@ class WeightedLoss(nn.Module):
         """The weights of the last call, detached; before the first, those that losses of 1 would get."""
         if self._last is not None:
             return by_name(self.terms, self._last.weights)
-        ones = torch.ones(len(self.terms), device=self.probes.device)
-        _, weights = self.weighting.weigh(ones, ones > 0)
+        ones = torch.ones(len(self.terms), device=self.probes.device, dtype=torch.float32)
+        total, weights = self.weighting.weigh(ones, ones > 0)
+        _, weights = self._rescale(total, weights, ones, unseen=1.0)
         return by_name(self.terms, weights.detach() * self._factors.row)
 
     def extra_repr(self) -> str:
@@ -357,23 +368,28 @@ class WeightedLoss(nn.Module):
                 self.scale.observe(seen.observation)
         return seen
 
-    def _close_step(self, total: Tensor, losses: Losses, wrapper: Any) -> Tensor:
-        """Returns the total, connected to the branches of the step and to what its absent terms leave unused."""
+    def _connect_branches(self, total: Tensor, wrapper: Any) -> Tensor:
+        """Returns the total, connected to the branches of the step."""
+        self.branches.adopt(total, self.conflict)
         if self.branches.has_opened:
             check_even_inputs(wrapper)
-        if self.conflict is not None and total.requires_grad:
-            self.branches.require(self.conflict)
-        total = self.branches.close(total)
-        if wrapper is not None and len(losses.names) < len(self.terms):
-            total = touch_unused(total, wrapper)
-        return total
+        return self.branches.close(total)
 
-    def _rescale(self, total: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the total and the weights that the scheme gives, multiplied by what is to come on top of it."""
+    def _rescale(
+        self, total: Tensor, weights: Tensor, losses: Tensor, is_complete: bool = True, unseen: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the total and the weights of the scheme, multiplied by the factor of ``weight_sum`` or ``loss_sum``.
+
+        It is the factor of all weights, also where the step lacks a term.
+        """
         if self.weight_sum is not None:
-            factor = self.weight_sum / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+            everywhere = weights
+            if not is_complete:
+                with torch.no_grad():
+                    _, everywhere = self.weighting.weigh(losses.detach(), torch.ones_like(losses, dtype=torch.bool))
+            factor = self.weight_sum / everywhere.sum().clamp(min=torch.finfo(weights.dtype).tiny)
             total, weights = total * factor, weights * factor
         if self.scale is not None:
-            factor = self.scale(self.weighting).to(weights.dtype)
+            factor = self.scale(self.weighting, unseen).to(weights.dtype)
             total, weights = total * factor, weights * factor
         return total, weights

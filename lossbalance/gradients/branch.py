@@ -13,7 +13,7 @@ Only the backward pass of the total is combined; the anchor identifies it. A der
 that is differentiated in its turn, and the norms ahead of the first step get the plain sum.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lossbalance._utils.distributed import Ranks
 from lossbalance.gradients.data_parallel import walk
 from lossbalance.gradients.inputs import check_parameters, trained_parameters
-from lossbalance.gradients.measurement import Measurement
+from lossbalance.gradients.measurement import Measurement, is_in_backward, version
 from lossbalance.gradients.probes import Probes
 from lossbalance.gradients.products import Gradients, add_up, combine, flatten, multiply
 from lossbalance.gradients.traced import spread
@@ -33,7 +33,7 @@ Aggregate = Callable[[Tensor], Tensor]
 
 
 class Branches:
-    """The branches of one step, and the inner products that its backward pass leaves behind.
+    """The branches of the steps of a criterion.
 
     Args:
         probes: Measure the norms.
@@ -41,13 +41,7 @@ class Branches:
 
     def __init__(self, probes: Probes) -> None:
         self.probes = probes
-        self.remembered: tuple[Tensor, Mapping[str, Tensor]] | None = None
-        """An activation, and what it was split into in the open step."""
-        self.has_closed = False
-        """Whether the last step had a branch."""
-        self._anchors: list[Tensor] = []  # of the open step
         self._usual = 0  # how many the last step had
-        self._aliases: dict[int, list[dict[str, Tensor]]] = {}  # of the open step, by module and term
 
     @property
     def splits(self) -> bool:
@@ -57,7 +51,7 @@ class Branches:
     @property
     def has_opened(self) -> bool:
         """Whether the open step has a branch."""
-        return len(self._anchors) > 0
+        return len(self.probes.open.anchors) > 0
 
     def split(self, h: Tensor, aggregate: Aggregate | None) -> dict[str, Tensor]:
         """Returns ``h`` for each term, and combines what comes back; None for ``aggregate`` is the plain sum."""
@@ -76,13 +70,21 @@ class Branches:
         check_parameters(module)
         return {term: partial(self._run, i, module, aggregate) for i, term in enumerate(self.probes.terms)}
 
-    def require(self, aggregator: object) -> None:
-        """Checks that the open step has a branch.
+    def adopt(self, total: Tensor, aggregator: object) -> None:
+        """Drops the branches that do not belong to the total: of other forward passes, or of a step that has ended.
+
+        Args:
+            total: The total.
+            aggregator: What needs a branch, or None.
 
         Raises:
             ValueError: If it has none.
         """
-        if not self.has_opened:
+        step = self.probes.open
+        is_certain = len(step.anchors) <= max(self._usual, 1) and not step.is_successor
+        if step.anchors and not (is_certain or torch.compiler.is_compiling()):
+            self._drop_unused(total, step)
+        if aggregator is not None and total.requires_grad and not step.anchors:
             raise ValueError(
                 f"{type(aggregator).__name__} combines gradients where the terms part, and found no branch: call "
                 "`criterion.branch` there in each step, or once `criterion.branch_output`, or "
@@ -91,71 +93,60 @@ class Branches:
             )
 
     def close(self, total: Tensor) -> Tensor:
-        """Ends the open step: returns its total, connected to its branches, and clears the matrix of the last one."""
-        if len(self._anchors) > max(self._usual, 1) and not torch.compiler.is_compiling():
-            self._drop_unused(total)
-        self._usual, self.has_closed = len(self._anchors), self.has_opened
-        for anchor in self._anchors:
+        """Ends the open step: returns its total, connected to its branches."""
+        step = self.probes.open
+        step.called = True
+        step.remembered = None
+        self._usual = len(step.anchors)
+        for anchor in step.anchors:
             total = total + anchor
-        self._anchors.clear()
-        self._aliases.clear()
-        self.forget()
-        if self.has_closed:
+        if step.anchors and torch.compiler.is_compiling():
             self.probes.leaves.products.grad = None
         return total
 
-    def remember(self, h: Tensor, parts: Mapping[str, Tensor]) -> None:
-        """Notes what ``h`` was split into, until the step is closed or :meth:`forget` is called."""
-        if self.has_opened and not _runs_again():
-            self.remembered = h, parts
+    def products(self, step: Measurement | None = None) -> Tensor:
+        """Returns the inner products of the weighted gradients of a step ``[terms, terms]``; nan where unknown.
 
-    def forget(self) -> None:
-        """Forgets what was split last."""
-        self.remembered = None
-
-    def products(self) -> Tensor:
-        """Returns the inner products of the weighted gradients ``[terms, terms]`` in the last backward pass, or nan."""
+        Args:
+            step: The step; None for the last one.
+        """
         leaf = self.probes.leaves.products
-        return torch.full_like(leaf, torch.nan) if leaf.grad is None else leaf.grad
+        found = (step or self.probes.open).products
+        if found is None:  # in a compiled graph it is the gradient of the leaf
+            found = torch.full_like(leaf, torch.nan) if leaf.grad is None else leaf.grad
+        return found
 
-    def _drop_unused(self, total: Tensor) -> None:
-        """Drops the anchors of forward passes that did not come to a total, unless this one has no branch at all."""
+    def _drop_unused(self, total: Tensor, step: Measurement) -> None:
+        """Drops the anchors that are out of reach; of a step to come as many stay as the last one had, if all are."""
         nodes = set(walk([total.grad_fn]))
-        used = [anchor for anchor in self._anchors if anchor.grad_fn in nodes]
-        self._anchors = used or self._anchors[-max(self._usual, 1) :]
+        used = [anchor for anchor in step.anchors if anchor.grad_fn in nodes]
+        step.anchors = used or ([] if step.is_successor else step.anchors[-max(self._usual, 1) :])
 
     def _run(self, index: int, module: nn.Module, aggregate: Aggregate | None, *args: Any, **kwargs: Any) -> Any:
         if not self.splits:
             return module(*args, **kwargs)
-        aliases = self._aliases.get(id(module))
-        if aliases is None:
-            parameters = trained_parameters(module)
+        branches, parameters = self.probes.join().branches, trained_parameters(module)
+        now = [version(parameter) for parameter in parameters.values()]
+        found = branches.get(id(module))
+        if found is None or found[0] != now:  # an optimizer has stepped since
             parts = self._apply(list(parameters.values()), aggregate)
-            aliases = self._aliases[id(module)] = [dict(zip(parameters, part, strict=True)) for part in parts]
-        return torch.func.functional_call(module, aliases[index], args, kwargs)
+            found = branches[id(module)] = now, [dict(zip(parameters, part, strict=True)) for part in parts]
+        return torch.func.functional_call(module, found[1][index], args, kwargs)
 
     def _apply(self, tensors: list[Tensor], aggregate: Aggregate | None) -> list[tuple[Tensor, ...]]:
         """Returns the tensors once for each term."""
         probes, size = self.probes, len(tensors)
+        step = probes.join()
         for tensor in tensors:
             probes.register(probes.terms, tensor)
         leaves, compiling = probes.leaves, torch.compiler.is_compiling()
-        column = probes.open.column(range(len(probes.terms)), probes.magnitudes) if compiling else 0
+        column = step.column(range(len(probes.terms)), probes.magnitudes) if compiling else 0
         *parts, anchor = _Branch.apply(
-            leaves.products, leaves.sizes, probes.open, aggregate, probes.magnitudes, column, probes.ranks, *tensors
+            leaves.products, leaves.sizes, step, aggregate, probes.magnitudes, column, probes.ranks, *tensors
         )
-        if not _runs_again():
-            self._anchors.append(anchor)
+        if compiling or not is_in_backward():
+            step.anchors.append(anchor)
         return [tuple(parts[i : i + size]) for i in range(0, len(parts), size)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has a step of its own.
-        return vars(Branches(self.probes))
-
-
-def _runs_again() -> bool:
-    """Returns whether this is what a checkpoint runs again, within a backward pass."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class _Branch(torch.autograd.Function):
@@ -187,16 +178,21 @@ class _Branch(torch.autograd.Function):
         *parts, anchor = gradients
         size = len(ctx.shapes)
         by_term = [parts[i : i + size] for i in range(0, len(parts), size)]
-        if not torch.compiler.is_compiling() and (anchor is None or torch.is_grad_enabled()):
+        compiling = torch.compiler.is_compiling()
+        if not compiling and anchor is None:
             return *(None,) * 7, *_hand_on(ctx, by_term)
         rows = flatten(by_term, ctx.shapes, ctx.leaf)
-        products = multiply(rows)
-        sizes = _report(ctx, by_term, products.diagonal(), rows)
+        products = multiply(rows.detach())  # what the gradients are multiplied by is a constant, as weights are
+        sizes = _report(ctx, by_term, products.diagonal(), rows.detach())
         if ctx.ranks.size > 1:
             products = ctx.ranks.sum(products) / ctx.ranks.size
+        if not compiling:
+            step = ctx.step
+            step.products = products if step.products is None else step.products + products
         if ctx.aggregate is None:
-            return products, sizes, *(None,) * 5, *add_up(by_term)
-        return products, sizes, *(None,) * 5, *combine(ctx.aggregate(products), rows, ctx.shapes, ctx.dtypes)
+            return products if compiling else None, sizes, *(None,) * 5, *add_up(by_term)
+        combined = combine(ctx.aggregate(products).detach(), rows, ctx.shapes, ctx.dtypes)
+        return products if compiling else None, sizes, *(None,) * 5, *combined
 
 
 def _hand_on(ctx: Any, by_term: Gradients) -> list[Tensor | None]:
@@ -214,10 +210,10 @@ def _report(ctx: Any, by_term: Gradients, squares: Tensor, rows: Tensor) -> Tens
     if torch.compiler.is_compiling():
         largest, sums = magnitudes or (torch.zeros_like(squares),) * 2
         return spread(squares, largest, sums, ctx.column)
-    running = ctx.step.running
-    if running is not None:
+    step = ctx.step.measured()
+    if step is not None and step.accumulator is not None:
         columns = [sizes.unbind() for sizes in (squares.sqrt(), *magnitudes)]
         for index, sizes in enumerate(zip(*columns, strict=True)):
             if any(gradient is not None for gradient in by_term[index]):
-                running.add_measured(index, sizes)
+                step.accumulator.add_measured(index, sizes)
     return None

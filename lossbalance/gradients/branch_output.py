@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lossbalance._utils.checks import check_word
 from lossbalance.gradients.branch import Branches
+from lossbalance.gradients.measurement import is_in_backward
 
 Split = Callable[[Tensor], Mapping[str, Tensor]]
 
@@ -27,7 +29,7 @@ class BranchHandle:
             check_word("heads", term, branches.probes.terms)
         branches.probes.placed.update(heads)
         self._split, self._branches = split, branches
-        self._hooks = [module.register_forward_hook(lambda *_: branches.forget())]
+        self._hooks = [module.register_forward_hook(self._forget)]
         for term, head in heads.items():
             self._hooks.append(head.register_forward_pre_hook(partial(self._enter, term), with_kwargs=True))
 
@@ -36,6 +38,10 @@ class BranchHandle:
         for hook in self._hooks:
             hook.remove()
 
+    def _forget(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Lets the next head branch what the module has returned now."""
+        self._branches.probes.open.remembered = None
+
     def _enter(
         self, term: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -43,10 +49,12 @@ class BranchHandle:
         if not self._branches.splits:
             return args, kwargs
         place, x = _find_activation(term, module, [*enumerate(args), *kwargs.items()])
-        known = self._branches.remembered
+        step = self._branches.probes.join()
+        known = step.remembered
         if known is None:
             parts = self._split(x)
-            self._branches.remember(x, parts)
+            if step.anchors and not (torch.compiler.is_compiling() or is_in_backward()):
+                step.remembered = x, parts
         elif known[0] is x:
             parts = known[1]
         else:

@@ -1,13 +1,14 @@
 """DistributedDataParallel: checks and unused parameters of a step."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lossbalance._utils.distributed import world_size
+from lossbalance._utils.distributed import Ranks, world_size
 
 
 def active_wrapper() -> DistributedDataParallel | None:
@@ -60,6 +61,30 @@ def check_static_graph(losses: Iterable[Tensor | None]) -> None:
                 "`DistributedDataParallel(static_graph=True)` would take for that pass: call the criterion inside the "
                 "wrapped module, or leave `static_graph` False."
             )
+
+
+def average_learned(
+    module: nn.Module, wrapper: DistributedDataParallel | None, averaged: set[int], ranks: Ranks
+) -> None:
+    """Lets the gradients of a module's parameters be averaged over ranks, where the data-parallel wrapper does not.
+
+    Args:
+        module: What learns, such as a scheme.
+        wrapper: The wrapper that the step goes through, or None.
+        averaged: The identities of the parameters that have been considered; grows.
+        ranks: The ranks.
+    """
+    for parameter in module.parameters():
+        if id(parameter) in averaged or not parameter.requires_grad:
+            continue
+        averaged.add(id(parameter))
+        wrapped = () if wrapper is None else wrapper.module.parameters()
+        if not any(parameter is other for other in wrapped):
+            parameter.register_hook(partial(_average, ranks))
+
+
+def _average(ranks: Ranks, gradient: Tensor) -> Tensor:
+    return ranks.sum(gradient) / ranks.size if ranks.size > 1 else gradient
 
 
 def touch_unused(total: Tensor, wrapper: DistributedDataParallel) -> Tensor:

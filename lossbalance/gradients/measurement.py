@@ -1,6 +1,6 @@
-"""Measurement of one step: the state shared by its probes."""
+"""Measurement of one step: the state shared by its probes and branches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,48 +12,85 @@ from lossbalance.gradients.traced import COLUMNS
 
 
 class Measurement:
-    """One step: its probes hand on to it what arrives at them.
+    """One step: the forward passes since the last call of the criterion, and the backward passes of its totals.
 
     Args:
         count: The number of terms.
-        previous: The step before.
+        running: The steps whose backward pass is running, shared by all steps of a criterion.
     """
 
-    def __init__(self, count: int, previous: "Measurement | None" = None) -> None:
+    def __init__(self, count: int, running: "list[Measurement]") -> None:
+        self.running = running
         self.entries = [0] * count
         """How many entries each term's gradient has."""
-        self.aliases: dict[tuple[int, int], Tensor] = {}
-        """Parameters as they are seen through probes while the step is open, by term and identity."""
+        self.aliases: dict[tuple[int, int], tuple[object, Tensor]] = {}
+        """Parameters as they are seen through probes, with the version they had, by term and identity."""
+        self.branches: dict[int, tuple[object, list[dict[str, Tensor]]]] = {}
+        """The same of a branch at parameters, for each term, by identity of the module."""
+        self.anchors: list[Tensor] = []
+        """Outputs of the branches that are always 0, which connect them to the total."""
+        self.remembered: tuple[Tensor, Mapping[str, Tensor]] | None = None
+        """The activation that hooks have branched last, and its parts."""
         self.wrapper: DistributedDataParallel | None = None
         """The wrapper in whose forward pass a probe was met."""
+        self.called = False
+        """Whether the criterion was called: the next probe opens a new step."""
+        self.observed = False
+        """Whether the scheme has observed the step: a second call of the criterion does not count twice."""
+        self.ended = False
+        """Whether a backward pass of its total has ended."""
+        self.is_successor = False
+        """Whether it continues an ended step: the criterion was called again without a forward pass through a probe."""
+        self.expected = False
+        """Whether the scheme needs the norms of the backward pass."""
+        self.losses: Tensor | None = None
+        self.skip_commit: Tensor | None = None
+        """Whether a loss is not finite, ``[]``: then the norms are discarded. None if they always are."""
         self.accumulator: NormAccumulator | None = None
         """Where gradients go that arrive; None outside the backward pass that is measured."""
+        self.task = -1
+        """The number of that backward pass."""
+        self.weights: Tensor | None = None
+        """The gradient of the total by each loss in that pass, ``[terms]``."""
         self.only: int | None = None
         """The one term whose gradients count, in a pass ahead of the step."""
+        self.crossed: list[tuple[int, Tensor]] = []
+        """Gradients that have arrived at probes of other terms in such a pass."""
         self.differentiated = False
         """Whether such a pass has met the derivative of a probe."""
-        self.previous = previous
-        self._met = [0] * count  # how many probes of each term a compiled graph has met that takes magnitudes
-        self.losses: Tensor | None = None
-        self.non_finite: Tensor | None = None
         self.norms: Tensor | None = None
         """The norms of the gradients of the weighted losses ``[terms]``, up to a factor, after the backward pass."""
+        self.products: Tensor | None = None
+        """The inner products of the weighted gradients at the branches ``[terms, terms]``, likewise."""
+        self._met = [0] * count  # how many probes of each term a compiled graph has met that takes magnitudes
 
-    def close(self, losses: Tensor, non_finite: Tensor | None) -> None:
-        """Notes the step's losses, and whether one is not finite; None if the norms are not to be committed."""
-        self.losses, self.non_finite = losses, non_finite
-        self.previous = self.wrapper = None
-        self.aliases.clear()
+    def succeed(self) -> "Measurement":
+        """Returns a step for one more call, which may reach the probes and branches of this one."""
+        step = Measurement(len(self.entries), self.running)
+        step.entries, step.anchors, step.wrapper = self.entries, self.anchors, self.wrapper
+        step.is_successor = True
+        return step
 
     def receive(self, index: int, gradient: Tensor, leaf: Tensor) -> Tensor:
         """Takes a gradient that arrives at a probe of the term at ``index``, and hands it on."""
-        accumulator = self.running
-        if accumulator is not None:
-            if self.only is None or self.only == index:
-                accumulator.add(index, gradient)
+        step = self.measured()
+        if step is not None and step.accumulator is not None:
+            if step.only is None or step.only == index:
+                step.accumulator.add(index, gradient)
+            else:
+                step.crossed.append((index, gradient))
         elif torch.is_grad_enabled():  # a derivative on the way to a loss
             return _Derivative.apply(gradient, leaf, self)
         return gradient
+
+    def measured(self) -> "Measurement | None":
+        """Returns the step that the running backward pass belongs to; None outside of one.
+
+        A total may reach probes of an older forward pass, too, as one that a call of the criterion has logged.
+        """
+        if self.accumulator is not None:
+            return self
+        return self.running[0] if len(self.running) == 1 else None
 
     def column(self, indices: Iterable[int], magnitudes: bool) -> int:
         """Returns where the next probe of the terms in a compiled graph leaves the largest magnitudes."""
@@ -68,12 +105,19 @@ class Measurement:
             self._met[index] = column + magnitudes
         return column
 
-    @property
-    def running(self) -> NormAccumulator | None:
-        """The accumulator of the running backward pass, also in what a checkpoint recomputes."""
-        if self.accumulator is None and self.previous is not None:
-            return self.previous.accumulator
-        return self.accumulator
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy keeps what was measured; the graphs of a step cannot be copied.
+        return {**vars(Measurement(len(self.entries), [])), "norms": self.norms, "products": self.products}
+
+
+def is_in_backward() -> bool:
+    """Returns whether a backward pass is running, as where a checkpoint recomputes a forward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def version(parameter: Tensor) -> object:
+    """Returns what changes when a parameter is written to, so that its aliases are void; None in a compiled graph."""
+    return None if torch.compiler.is_compiling() else (parameter._version, parameter.data_ptr())
 
 
 class Probe(torch.autograd.Function):
@@ -107,5 +151,6 @@ class _Derivative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        ctx.step.differentiated = True
+        step = ctx.step.measured() or ctx.step
+        step.differentiated = True
         return grad, None, None

@@ -85,6 +85,7 @@ def measure_each(
     entries: Sequence[int],
     magnitudes: bool,
     factors: Sequence[float] = (1.0,),
+    device: torch.device | None = None,
 ) -> Tensor:
     """Returns the sizes of the gradient of each loss by itself, as :meth:`NormAccumulator.rows`.
 
@@ -94,9 +95,12 @@ def measure_each(
         entries: How many entries the gradient of each term has.
         magnitudes: Whether to take magnitudes, too.
         factors: Multiples of the losses to try; the largest whose gradient is finite and not zero counts.
+        device: Where the result is, if all terms are absent.
     """
     given = [(i, loss) for i, loss in enumerate(losses) if loss is not None]
-    best = torch.zeros(3 if magnitudes else 1, len(losses), device=given[0][1].device)
+    if not given:
+        return torch.zeros(3 if magnitudes else 1, len(losses), device=device, dtype=torch.float32)
+    best = torch.zeros(3 if magnitudes else 1, len(losses), device=given[0][1].device, dtype=torch.float32)
     for factor in factors:
         accumulator = NormAccumulator(entries, magnitudes)
         for i, loss in given:

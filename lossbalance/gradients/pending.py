@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.distributed import Ranks
+from lossbalance._utils.precision import widest
 
 
 class PendingNorms:
@@ -20,7 +21,7 @@ class PendingNorms:
 
     def __init__(self, count: int, device: torch.device, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.rows = torch.zeros(2, count, device=device)
+        self.rows = torch.zeros(2, count, dtype=torch.float32, device=device)
         """``[2 or 4, terms]``; 0 where nothing was measured."""
         self._rank_local = torch.zeros((), dtype=torch.bool, device=device)  # whether they differ between ranks
         self._reobserve: Tensor | None = None  # observed: whether to observe them again; None if not observed
@@ -61,14 +62,19 @@ class PendingNorms:
         self._write(torch.zeros_like(self.rows), non_finite)
 
     def state(self) -> Tensor:
-        """Returns the rows to be saved; a rank that saves alone stands for all ranks."""
-        rows = self._unobserved().clone()
+        """Returns ``[4, terms]`` to be saved, of one size and type throughout a training.
+
+        A rank that saves alone stands for all ranks.
+        """
+        rows = torch.zeros(4, self.rows.size(1), dtype=widest(self.rows.device), device=self.rows.device)
+        rows[: len(self.rows)] = self._unobserved()
         rows[1].mul_(torch.where(self._rank_local, (self.ranks.replicas / self.ranks.size) ** 0.5, 1.0))
         return rows
 
     def load(self, rows: Tensor) -> None:
         """Restores what :meth:`state` returned."""
-        self.rows, self._reobserve = rows.to(self._rank_local.device, copy=True), None
+        device = self._rank_local.device
+        self.rows, self._reobserve = rows.to(device, widest(device), copy=True), None
         self._rank_local.zero_()
 
     def to(self, device: torch.device) -> None:

@@ -3,22 +3,24 @@ r"""Gradient-norm probes: the norms of all terms in the one ordinary backward pa
 A probe is the identity in the forward pass; in the backward pass it passes the gradient on unchanged and records its
 norm. The life of a step, in order:
 
-1. **Attach.** The forward pass meets probes, :meth:`Probes.attach_probe`; they belong to the open ``Measurement``.
-2. **Measure ahead.** Where a term is new, :meth:`Probes.measure_ahead` differentiates each loss up to its probes by
-   ``torch.autograd.grad``: the weights of this very step need the norms.
+1. **Attach.** The forward pass meets probes, :meth:`Probes.attach_probe`. They join the open ``Measurement``; the first
+   one after a call of the criterion opens the next, so that two calls after one forward pass share one step.
+2. **Measure ahead.** In the first step of a term, :meth:`Probes.ahead` differentiates each loss up to its probes by
+   ``torch.autograd.grad``: the weights of this very step need the norms. Later steps do so only while the term is near
+   its minimum, :mod:`lossbalance.gradients.first_steps`.
 3. **All-reduce.** The ranks bring together what they have measured of the step before, :class:`PendingNorms`, or ahead
    of this one, and the scheme observes it.
-4. **Begin the step.** :meth:`Probes.begin_step` closes the measurement, and opens the next. A hook on the row of losses
-   will tell that the backward pass of this total begins.
+4. **Begin the step.** :meth:`Probes.begin_step` registers a hook on the row of losses, which marks where the backward
+   pass of this total begins.
 5. **Accumulate.** From then on what arrives at the probes goes to a ``NormAccumulator``.
 6. **Commit.** When the pass ends, the norms are divided by what arrived at the row, the gradient of the total by each
    loss, so by weights, a gradient scaler and the number of accumulated batches at once. They are the next call's
-   ``PendingNorms``. A step whose losses are not finite commits nothing.
+   ``PendingNorms``. A step whose losses are not finite commits nothing, and so does a pass that raises.
 
 In a compiled graph, leaf tensors replace steps 4 and 5, :mod:`lossbalance.gradients.traced`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,11 +31,13 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.transforms import refuse_transforms
+from lossbalance._utils.warn import warn_user
 from lossbalance.gradients.data_parallel import active_wrapper
-from lossbalance.gradients.measurement import Measurement, Probe
-from lossbalance.gradients.norms import NormAccumulator, measure_each
+from lossbalance.gradients.first_steps import FIRST_STEPS, find_near_minimum, measure_ahead
+from lossbalance.gradients.measurement import Measurement, Probe, is_in_backward, version
+from lossbalance.gradients.norms import NormAccumulator
 from lossbalance.gradients.pending import PendingNorms, average_over_ranks
-from lossbalance.gradients.traced import MeasurementLeaves, sizes_of, trace_autograd
+from lossbalance.gradients.traced import MeasurementLeaves
 from lossbalance.weighting.base import Losses, is_non_finite
 
 
@@ -53,12 +57,12 @@ class Probes(nn.Module):
         self.terms = tuple(terms)
         self.placed: set[str] = set()  # terms that a probe was placed for, if they met it or not
         self.probed: set[str] = set()  # terms that have met a probe
-        self.known: set[str] = set()  # terms whose norm has been measured
+        self.known: set[str] = set()  # terms whose first steps are over
+        self.early: dict[str, int] = {}  # those of terms that started near their minimum, so far
         self.magnitudes = False  # whether the scheme uses them
-        self.open = Measurement(len(self.terms), Measurement(len(self.terms)))
-        """The measurement that probes belong to now."""
-        self._begun = self.open  # the last step that has begun
+        self._start()
         self.has_committed = False  # whether a backward pass of a total has been measured
+        self._has_warned = False
         self._half = False  # whether a probe has met an activation of fp16
         self._index = {term: i for i, term in enumerate(self.terms)}
         self.register_buffer("_marker", torch.empty(0), persistent=False)
@@ -72,6 +76,22 @@ class Probes(nn.Module):
         """Where the losses must be."""
         return self._marker.device
 
+    def _start(self) -> None:
+        self.running: list[Measurement] = []
+        """The steps whose backward pass is running."""
+        self.open = self.begun = Measurement(len(self.terms), self.running)
+        self.open.called = True
+
+    def join(self) -> Measurement:
+        """Returns the step that a probe belongs to: the open one, or that of the backward pass that recomputes it."""
+        if not torch.compiler.is_compiling():
+            if is_in_backward():
+                return self.running[-1] if self.running else self.open
+            self._drop(self.running)  # of a backward pass that has raised
+        if self.open.called:
+            self.open = Measurement(len(self.terms), self.running)
+        return self.open
+
     def attach_probe(self, term: str, x: Tensor) -> Tensor:
         """Returns ``x``, with a probe of ``term``."""
         if not (self.training and torch.is_grad_enabled()):
@@ -79,33 +99,48 @@ class Probes(nn.Module):
             return x
         return self._attach(term, [x])[0]
 
-    def register(self, terms: Sequence[str], x: Tensor) -> None:
-        """Registers ``x`` as a tensor by which the gradient of each of the terms is measured."""
+    def register(self, terms: Sequence[str], x: Tensor, count: bool = True) -> Measurement:
+        """Registers ``x`` as a tensor by which the gradient of each of the terms is measured; returns its step."""
         for term in terms:
             self._check(term, x)
         refuse_transforms("to probe an activation")
         if x.device != self.device:
             raise ValueError(f"`x` is on {x.device}, the criterion on {self.device}: move it with `.to(device)`.")
         self.probed.update(terms)
-        self.open.wrapper = active_wrapper() or self.open.wrapper
+        step = self.join()
+        step.wrapper = active_wrapper() or step.wrapper
         if x.dtype == torch.float16:
             self._half = True
-        if self.open.running is None:
+        if count and step.accumulator is None:
             for term in terms:
-                self.open.entries[self._index[term]] += x.numel()
+                step.entries[self._index[term]] += x.numel()
+        return step
 
     def alias(self, term: str, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the parameters as all forward passes of ``term`` see them in the open step."""
-        aliases, index = self.open.aliases, self._index[term]
-        unknown = [parameter for parameter in parameters.values() if (index, id(parameter)) not in aliases]
-        for parameter, probed in zip(unknown, self._attach(term, unknown) if unknown else (), strict=True):
-            aliases[index, id(parameter)] = probed
-        return {name: aliases[index, id(parameter)] for name, parameter in parameters.items()}
+        aliases, index = self.join().aliases, self._index[term]
+        now = {id(parameter): version(parameter) for parameter in parameters.values()}
+        known = {key[1] for key, (then, _) in aliases.items() if key[0] == index and then == now.get(key[1])}
+        new = [parameter for parameter in parameters.values() if id(parameter) not in known]
+        for parameter, probed in zip(new, self._attach(term, new, aliases) if new else (), strict=True):
+            aliases[index, id(parameter)] = now[id(parameter)], probed
+        return {name: aliases[index, id(parameter)][1] for name, parameter in parameters.items()}
 
     @property
     def wrapper(self) -> DistributedDataParallel | None:
         """The data-parallel wrapper in whose forward pass the open step has met a probe."""
         return self.open.wrapper
+
+    def call(self) -> None:
+        """Closes the open step to further probes, also if the call fails; one that has ended gets a successor."""
+        if self.open.ended and not torch.compiler.is_compiling():
+            self.open = self.open.succeed()
+        self.open.called = True
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether the open step was observed already, by a call whose backward pass is still to come."""
+        return self.open.observed
 
     def last_step(self, losses: Losses) -> tuple[Tensor, Tensor]:
         """Returns what the last backward pass has measured, reduced over ranks, and marks it as observed.
@@ -118,134 +153,150 @@ class Probes(nn.Module):
             finite on any rank, ``[]``.
         """
         values = losses.row.detach()
+        self._check_measured()
         self.pending.resize(self.magnitudes, values)
         rows, non_finite = self.pending.all_reduce(is_non_finite(values))
         self.pending.mark_observed(non_finite)
+        step = self.open
+        step.skip_commit, step.observed, step.expected = non_finite, True, len(losses.names) > 0
         return rows, non_finite
 
     def ahead(self, losses: Losses) -> tuple[Tensor, Tensor]:
         """Measures the step at hand ahead of its backward pass, and returns it as :meth:`last_step` does."""
         values = losses.row.detach()
         self.pending.resize(self.magnitudes, values)
-        measured = self.measure_ahead(list(losses.given.values()))
+        step, given = self.open, list(losses.given.values())
+        measured = measure_ahead(given, step, self.leaves.sizes, self.terms, self.magnitudes, self._half)
         rows = torch.cat([values.unsqueeze(0), measured])
         rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.ranks)
         self.pending.discard(non_finite)
-        self.mark_known(losses.names, ~non_finite & measured.isfinite().all())
+        self._count_step(losses.names, rows, ~non_finite & measured.isfinite().all())
+        step.observed = step.expected = True
+        if not self.known.issuperset(losses.names):  # or else the next step would observe this one again
+            step.skip_commit = non_finite
         return rows, non_finite
 
     def synchronize(self) -> None:
         """Reduces what the last backward pass has measured over ranks, ahead of the next step."""
         self.pending.all_reduce(torch.zeros((), dtype=torch.bool, device=self.device))
 
-    def measure_ahead(self, losses: Sequence[Tensor | None]) -> Tensor:
-        """Returns the norms and, if asked for, magnitudes at the probes, ``[1 or 3, terms]``, before the backward pass.
-
-        It takes one partial backward pass for each loss, which ends at the probes.
-
-        Raises:
-            ValueError: If a loss depends on none of its probes, or on a derivative of what was probed.
-        """
-        factors = (1.0, 2.0**8, 2.0**16) if self._half else (1.0,)  # small gradients vanish in fp16
-        if torch.compiler.is_compiling():
-            trace_autograd(True)
-        rows = measure_each(losses, self._differentiate, self.open.entries, self.magnitudes, factors)
-        if torch.compiler.is_compiling():
-            trace_autograd(False)
-        return rows
-
-    def norms(self) -> Tensor:
-        """Returns the norms that the last backward pass has measured, of the weighted losses, up to a factor.
+    def norms(self, step: Measurement) -> Tensor:
+        """Returns the norms of the weighted losses that the backward pass of a step has measured, up to a factor.
 
         nan for a term without probe, and before the backward pass.
         """
-        found = self._begun.norms
+        found = step.norms
         if found is None:
-            return torch.full((len(self.terms),), torch.nan, device=self.device)
+            return torch.full((len(self.terms),), torch.nan, device=self.device, dtype=torch.float32)
         if len(self.probed) == len(self.terms):
             return found
         probed = torch.tensor([term in self.probed for term in self.terms])
         return found.where(probed.to(self.device, non_blocking=True), torch.nan)
 
-    def mark_known(self, terms: Iterable[str], measured: Tensor) -> None:
-        """Marks the norms of ``terms`` as known, unless they were not finite: then the next step measures ahead again.
-
-        Synchronizes with the device, once in a training for each term; never inside a compiled graph.
-        """
-        if torch.compiler.is_compiling() or measured.tolist():
-            self.known.update(terms)
-
-    def begin_step(self, row: Tensor, non_finite: Tensor | None) -> Tensor:
-        """Closes the measurement, to be made in the backward pass that comes through ``row``, and opens the next.
+    def begin_step(self, row: Tensor, commit: bool = True) -> Tensor:
+        """Lets the backward pass that comes through ``row`` be measured.
 
         Args:
             row: The losses ``[terms]``.
-            non_finite: Whether one of them, on any rank, is not finite, ``[]``; None if nothing is to be committed.
+            commit: Whether the next step is to observe the norms.
 
         Returns:
             The row that the total is to be made of.
         """
-        begun, self.open = self.open, Measurement(len(self.terms), self.open)
-        begun.close(row.detach(), non_finite)
-        self._begun = begun
+        self.begun = step = self.open
         if torch.compiler.is_compiling():
+            step.losses = row.detach()
             return row + self.leaves.weights
         self.leaves.clear()
         if row.requires_grad:
-            row.register_hook(partial(self._on_backward_start, begun))
+            skip_commit = step.skip_commit if commit else None
+            row.register_hook(partial(self._on_backward_start, step, row.detach(), skip_commit))
         return row
 
-    def _attach(self, term: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        for tensor in tensors:
-            self.register([term], tensor)
+    def _attach(self, term: str, tensors: Sequence[Tensor], known: Container[Any] = ()) -> Sequence[Tensor]:
+        steps = [self.register([term], x, count=(self._index.get(term), id(x)) not in known) for x in tensors]
         index = self._index[term]
         if torch.compiler.is_compiling():
             return self.leaves.attach(tensors, index, self.open.column([index], self.magnitudes), self.magnitudes)
-        return [Probe.apply(tensor, self.leaves.sizes, self.open, index) for tensor in tensors]
+        return [Probe.apply(x, self.leaves.sizes, step, index) for x, step in zip(tensors, steps, strict=True)]
 
-    def _on_backward_start(self, begun: Measurement, weights: Tensor) -> None:
+    def _on_backward_start(self, step: Measurement, losses: Tensor, skip: Tensor | None, weights: Tensor) -> None:
         """Begins to accumulate: the backward pass of a total has come to the losses, with its gradient by each."""
-        begun.accumulator = NormAccumulator(begun.entries, self.magnitudes)
+        task, weights = torch._C._current_graph_task_id(), weights.detach()
+        self._drop([other for other in self.running if other.task != task])
+        if step.accumulator is not None and step.weights is not None:  # two totals of one step in one pass
+            step.weights = step.weights + weights
+            return
+        step.accumulator, step.task = NormAccumulator(step.entries, self.magnitudes), task
+        step.weights, step.products = weights, None
+        self.running.append(step)
         queue_callback = torch.autograd.Variable._execution_engine.queue_callback
-        queue_callback(partial(self._on_backward_end, begun, weights.detach()))
+        queue_callback(partial(self._on_backward_end, step, losses, skip))
+
+    def _on_traced_backward_start(self, weights: Tensor) -> None:
+        step = self.begun
+        if step.losses is not None:
+            self._on_backward_start(step, step.losses, step.skip_commit, weights)
 
     @torch.no_grad()
-    def _on_backward_end(self, begun: Measurement, weights: Tensor) -> None:
+    def _on_backward_end(self, step: Measurement, losses: Tensor, skip: Tensor | None) -> None:
         """Commits what has been accumulated: the backward pass has ended."""
-        accumulator, begun.accumulator = begun.accumulator, None
-        if accumulator is None or begun.losses is None:
+        accumulator, weights = step.accumulator, step.weights
+        if accumulator is None or weights is None:
             return
+        self._drop([step])
+        step.ended = True
         for index, sizes in enumerate(self.leaves.take()):
             accumulator.add_measured(index, sizes.unbind())
         measured = accumulator.rows()
         if measured is None:
             return
         self.has_committed = True
-        begun.norms = measured[0]
-        if begun.non_finite is not None:
-            rows = torch.cat([begun.losses.unsqueeze(0), (measured / weights).abs()])
-            self.pending.commit(rows, begun.non_finite)
+        step.norms = measured[0]
+        if skip is not None:
+            self.pending.commit(torch.cat([losses.unsqueeze(0), (measured / weights).abs()]), skip)
 
-    def _on_traced_backward_start(self, weights: Tensor) -> None:
-        self._on_backward_start(self._begun, weights)
+    def _drop(self, steps: list[Measurement]) -> None:
+        """Ends the measurement of steps whose backward pass has ended or raised."""
+        for step in list(steps):
+            step.accumulator = step.weights = None
+            if step in self.running:
+                self.running.remove(step)
 
-    def _differentiate(self, index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator) -> None:
-        """Differentiates a loss up to its probes."""
-        step = self.open
-        step.accumulator, step.only, step.differentiated = accumulator, index, False
-        try:
-            (traced,) = torch.autograd.grad(loss, [self.leaves.sizes], factor, retain_graph=True, allow_unused=True)
-        finally:
-            step.accumulator = step.only = None
-        if traced is not None:
-            accumulator.add_measured(index, sizes_of(traced)[index].unbind())
-        if step.differentiated or not accumulator.has(index):
-            term = self.terms[index]
-            why = "on a derivative of what was probed" if step.differentiated else "on nothing that was probed for it"
-            raise ValueError(
-                f"the probes of {term!r} cannot see the gradient of its loss, which depends {why}: run the module by "
-                f'`criterion.probe_parameters("{term}", module)` and compute the loss from what that returns.'
+    def _check_measured(self) -> None:
+        """Warns once if the scheme needs the norms of the last step, and its backward pass has met no probe."""
+        step = self.begun
+        if step.expected and step.ended and step.norms is None and not self._has_warned:
+            self._has_warned = True
+            warn_user(
+                "the backward pass of the total has met no probe, so nothing was measured and the weights stay as they "
+                "are: let each forward pass go through the probes, and differentiate the total up to where they are."
             )
+
+    def _count_step(self, names: Sequence[str], rows: Tensor, finite: Tensor) -> None:
+        """Counts a step that was measured ahead, unless it is not finite: then the next one is measured ahead, too.
+
+        Synchronizes with the device, once in a training for each term; never inside a compiled graph.
+        """
+        for term in [term for term in names if term in self.early]:
+            self.early[term] += 1
+            if self.early[term] >= FIRST_STEPS:
+                self.known.add(term)
+        new = {term for term in names if self.is_new(term)}
+        if torch.compiler.is_compiling():
+            self.known.update(new)
+        elif new:
+            is_finite, *values = torch.cat([finite.unsqueeze(0), rows[:2].flatten()]).tolist()
+            if is_finite:
+                near = find_near_minimum(values[: len(self.terms)], values[len(self.terms) :])
+                self.early.update(
+                    {term: 1 for term, is_near in zip(self.terms, near, strict=True) if is_near & (term in new)}
+                )
+                self.known.update(new - self.early.keys())
+
+    def is_new(self, term: str) -> bool:
+        """Returns whether the norm of a term was never measured."""
+        return term not in self.known and term not in self.early
 
     def _check(self, term: str, x: Tensor) -> None:
         if term not in self._index:
@@ -254,10 +305,10 @@ class Probes(nn.Module):
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
 
     def get_extra_state(self) -> Tensor:
-        """The norms not yet observed, and which terms are known: ``[rows + 1, terms]``."""
+        """The norms not yet observed, and the part of each term's first steps that is over: ``[5, terms]``."""
         rows = self.pending.state()
-        known = rows.new_tensor([term in self.known for term in self.terms])
-        return torch.cat([rows, known.unsqueeze(0)])
+        over = [1.0 if term in self.known else self.early.get(term, 0) / FIRST_STEPS for term in self.terms]
+        return torch.cat([rows, rows.new_tensor([over])])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restores what :meth:`get_extra_state` returned."""
@@ -265,7 +316,9 @@ class Probes(nn.Module):
             self._marker = torch.empty(0, device=state.device)
             self.move()
         self.pending.load(state[:-1])
-        self.known = {term for term, known in zip(self.terms, state[-1].tolist(), strict=True) if known}
+        over = dict(zip(self.terms, state[-1].tolist(), strict=True))
+        self.known = {term for term, part in over.items() if part >= 1}
+        self.early = {term: round(part * FIRST_STEPS) for term, part in over.items() if 0 < part < 1}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Probes":
         super()._apply(fn, recurse)
@@ -280,9 +333,9 @@ class Probes(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a step of its own, and leaves of its own.
-        return {**self.__dict__, "open": None, "_begun": None, "leaves": None}
+        return {**self.__dict__, "open": None, "begun": None, "running": None, "leaves": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.open = self._begun = Measurement(len(self.terms), Measurement(len(self.terms)))
+        self._start()
         self.leaves = MeasurementLeaves(len(self.terms), self.device, self._on_traced_backward_start)

@@ -26,8 +26,6 @@ class StepObservation(NamedTuple):
     """The input of the scheme."""
     norms: Tensor | None = None
     """The norms of this very step ``[terms]``, where they are known already."""
-    skip_commit: Tensor | None = None
-    """Whether a loss is not finite, ``[]``: then the backward pass discards its norms. None if it always does."""
 
 
 class NormSource(ABC):
@@ -104,7 +102,8 @@ class SharedNorms(NormSource):
         values = losses.row.detach()
         entries = [sum(tensor.numel() for tensor in self.shared)] * len(values)
         given = list(losses.given.values())
-        norms = measure_each(given, partial(self._differentiate, list(losses.given)), entries, self.probes.magnitudes)
+        differentiate = partial(self._differentiate, list(losses.given))
+        norms = measure_each(given, differentiate, entries, self.probes.magnitudes, device=values.device)
         rows = torch.cat([values.unsqueeze(0), norms])
         rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.probes.ranks)
         observation = observe_norms(rows[0], non_finite, *rows[1:])
@@ -137,10 +136,10 @@ class ProbeNorms(NormSource):
         self.probes, self.scheme = probes, scheme
 
     def observe(self, losses: Losses) -> StepObservation | None:
-        """Returns the losses and norms, averaged over ranks; nothing where gradients are switched off."""
+        """Returns the losses and norms, averaged over ranks; nothing where gradients are switched off, nor twice."""
         probes, names = self.probes, losses.names
         is_known = probes.known.issuperset(names)
-        if not torch.is_grad_enabled() and is_known:
+        if probes.is_observed or not (torch.is_grad_enabled() or any(map(probes.is_new, names))):
             return None
         _check_gradients(self.scheme)
         if not is_known or not probes.has_committed:  # and not at every step, for it walks the graph
@@ -148,10 +147,7 @@ class ProbeNorms(NormSource):
         if not is_known and not probes.has_committed:
             check_static_graph(losses.given.values())
         self._check_probed(names)
-        if is_known:
-            rows, non_finite = probes.last_step(losses)
-            return StepObservation(observe_norms(rows[0], non_finite, *rows[1:]), skip_commit=non_finite)
-        rows, non_finite = probes.ahead(losses)
+        rows, non_finite = probes.last_step(losses) if is_known else probes.ahead(losses)
         return StepObservation(observe_norms(rows[0], non_finite, *rows[1:]))
 
     def _check_probed(self, names: list[str]) -> None:

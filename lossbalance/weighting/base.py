@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from inspect import signature
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from lossbalance._utils.checks import check_terms
 from lossbalance._utils.deferred import DeferredModule
 from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.precision import keep_precision
+from lossbalance._utils.warn import RefusedLossWarning, warn_user
 
 
 class Losses(NamedTuple):
@@ -183,6 +184,23 @@ class Weighting(DeferredModule, ABC):
                 else:
                     self.observe(observe_norms(values, is_non_finite(values), norms, largest, mean_magnitude))
         return self.weigh(losses, present)
+
+    def check(self) -> None:
+        """Checks what was observed since the last time; synchronizes with the device. A scheme may override it.
+
+        Raises:
+            ValueError: If a loss was one that the scheme refuses.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches between training and evaluation, and calls :meth:`check`: what that raises is a warning here."""
+        super().train(mode)
+        if not self._zeros.is_meta:
+            try:
+                self.check()
+            except ValueError as error:
+                warn_user(str(error), RefusedLossWarning)
+        return self
 
     def extra_repr(self) -> str:
         """The names of the terms and the settings, as the constructor takes them."""

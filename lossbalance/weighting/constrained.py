@@ -120,12 +120,6 @@ class Constrained(Weighting):
                     "other terms may suffer more.",
                 )
 
-    def train(self, mode: bool = True) -> "Constrained":
-        """Switches between training and evaluation, and calls :meth:`check`."""
-        self.check()
-        super().train(mode)
-        return self
-
     def _row(self, numbers: Mapping[str, float], free: float) -> Tensor:
         return torch.tensor([numbers.get(term, free) for term in self.terms])
 

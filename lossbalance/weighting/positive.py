@@ -14,8 +14,8 @@ class PositiveWeighting(Weighting):
 
     The lowest loss of each term is recorded on the device. The host reads it in the first training step, and then only
     where it waits for the device anyway: when the scheme is switched by ``train()`` or ``eval()``, as in every epoch
-    with a validation. A loop that never switches may call :meth:`check` itself. Inside a compiled graph the first step
-    is not checked either.
+    with a validation; there it warns. A loop that never switches may call :meth:`check` itself. Inside a compiled graph
+    the first step is not checked either.
     """
 
     allowed: ClassVar[str] = "above 0"
@@ -66,9 +66,3 @@ class PositiveWeighting(Weighting):
                 "makes its smallest value positive, leave it out (None) where it is 0, or weigh it by Fixed or "
                 "GradBalance."
             )
-
-    def train(self, mode: bool = True) -> "PositiveWeighting":
-        """Switches between training and evaluation, and calls :meth:`check`."""
-        self.check()
-        super().train(mode)
-        return self

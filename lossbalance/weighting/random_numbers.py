@@ -27,4 +27,4 @@ def draw(state: Tensor, moves: Tensor) -> None:
 
 def read_random(state: Tensor) -> Tensor:
     """Returns what was drawn last: numbers from -1 to 1, evenly distributed, in the shape of the state."""
-    return state * _UNIT
+    return state.to(torch.promote_types(torch.get_default_dtype(), torch.float32)) * _UNIT

@@ -85,6 +85,7 @@ class Uncertainty(PositiveWeighting):
 
     first_loss: Tensor
     steps: Tensor
+    shift: Tensor
     _factors: Tensor
     _offset: Tensor | None
 
@@ -111,6 +112,8 @@ class Uncertainty(PositiveWeighting):
         self.register_buffer("first_loss", (c if self.regularizer == "log" else 0.5) / a)  # optimum: s = 0
         steps = [start_first(1, 0 if start is None else FIRST + 1) for start in starts]
         self.register_buffer("steps", torch.cat(steps))  # how often each was seen; more than five where it has started
+        self.register_buffer("shift", torch.zeros(len(self.terms)))  # s minus the parameter
+        self._is_shifted = False
 
     @property
     def _a(self) -> Tensor:
@@ -123,7 +126,7 @@ class Uncertainty(PositiveWeighting):
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its precision, and charges for its log-variance."""
-        s = self.log_variance.detach()
+        s = self.read()
         if not self.training:
             s = s.clamp(-_BOUND, _BOUND)
         a, c = self._factors * present
@@ -132,15 +135,36 @@ class Uncertainty(PositiveWeighting):
             charge, slope = s, c  # c s
         else:
             charge, slope = softplus(s) / torch.sigmoid(s), torch.sigmoid(s) * present  # ln(1 + e^s)
-        return _Total.apply(losses, self.log_variance, weights, charge, slope, self.steps, self._zeros), weights
+        curve = None if self.regularizer == "log" else s
+        return _Total.apply(losses, self.log_variance, weights, charge, slope, self.steps, self._zeros, curve), weights
+
+    def read(self) -> Tensor:
+        """Returns the log-variances ``[terms]``, detached."""
+        s = self.log_variance.detach()
+        return s + self.shift if self._is_shifted else s
 
     def observe(self, observation: Observation) -> None:
         """Starts each log-variance by its first losses, and keeps all within bounds."""
         latest = torch.where(observation.seen, observation.losses, self.first_loss)
         starts = average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
-        s = torch.where(starts, self._optimum(self.first_loss), self.log_variance)
-        torch.clamp(s, -_BOUND, _BOUND, out=self.log_variance)
+        s = torch.where(starts, self._optimum(self.first_loss), self.read())
+        if self.ranks.size == 1 and not self._is_shifted:
+            torch.clamp(s, -_BOUND, _BOUND, out=self.log_variance)
+        else:
+            self._move_shift(s, starts)
         self.record_lowest(latest)
+
+    def _move_shift(self, s: Tensor, starts: Tensor) -> None:
+        """Moves the shift in place of the parameter, which under ``fully_shard`` is a copy that does not last."""
+        self._is_shifted = True
+        bounded = s.clamp(-_BOUND, _BOUND)
+        torch.where(starts | (bounded != s), bounded - self.log_variance, self.shift, out=self.shift)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}log_variance" in state_dict:  # an earlier version has no shift
+            state_dict.setdefault(f"{prefix}shift", torch.zeros(len(self.terms)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._is_shifted = not self.shift.is_meta and bool(self.shift.any())
 
     def refused(self) -> Tensor:
         """A loss of zero is refused only where all before it were zero, too: it has no logarithm."""
@@ -153,7 +177,9 @@ class Uncertainty(PositiveWeighting):
             ValueError: If a loss was negative, or zero where its logarithm was needed; the message names the term.
         """
         super().check()
-        at_bound = ((self.log_variance <= -_BOUND) & (self.lowest < math.exp(-_BOUND))).tolist()
+        if hasattr(self.log_variance, "full_tensor"):  # in parts
+            return
+        at_bound = ((self.read() <= -_BOUND) & (self.lowest < math.exp(-_BOUND))).tolist()
         stuck = [term for term, is_stuck in zip(self.terms, at_bound, strict=True) if is_stuck]
         if stuck:
             warn_user(
@@ -182,16 +208,25 @@ class _Total(torch.autograd.Function):
         slope: Tensor,
         steps: Tensor,
         zeros: Tensor,
+        curve: Tensor | None,
     ) -> Tensor:
         weighted = weights * losses
         total = torch.addcmul(weighted, slope, charge).sum()
         trained = torch.sub(steps, total, alpha=0) > FIRST  # nan, and so False, if the total is not finite
-        ctx.save_for_backward(weights, torch.where(trained, slope - weighted, zeros))
+        ctx.save_for_backward(weights, torch.where(trained, slope - weighted, zeros), losses)
+        ctx.s, ctx.slope, ctx.trained, ctx.curve = s, slope, trained, curve
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *torch._foreach_mul(ctx.saved_tensors, grad), None, None, None, None, None
+        by_loss, by_s, losses = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the same as functions of losses and s, to be differentiated once more
+            change = ctx.s - ctx.s.detach()  # 0
+            by_loss = by_loss * (-change).exp()
+            slope = ctx.slope if ctx.curve is None else ctx.slope / ctx.curve.sigmoid() * (ctx.curve + change).sigmoid()
+            by_s = torch.where(ctx.trained, slope - by_loss * losses, 0.0)
+            return by_loss * grad, by_s * grad, *(None,) * 6
+        return *torch._foreach_mul([by_loss, by_s], grad), *(None,) * 6
 
 
 def _per_term(argument: str, setting: object, terms: tuple[str, ...]) -> list[tuple[str, object]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lossbalance import WeightedLoss
 from lossbalance.conflict import MGDA, Aggregator, PCGrad
+from lossbalance.penalties import L2
 from lossbalance.weighting import Alpha, Equal, GradBalance, LRAnnealing, Uncertainty, Weighting
 from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
@@ -286,3 +287,15 @@ def test_what_is_no_aggregator_or_no_activation_is_refused():
         criterion.branch(torch.tensor([1, 2]))
     with pytest.raises(ValueError, match=r"`heads` must be one of \['a', 'b', 'c'\], got 'd'"):
         criterion.branch_output(nn.Identity(), {"d": nn.Identity()})
+
+
+def test_a_penalty_with_a_share_is_measured_against_the_combined_gradient():
+    torch.manual_seed(0)
+    trunk, heads = nn.Linear(3, 4), nn.ModuleDict({term: nn.Linear(4, 1) for term in ("a", "b")})
+    criterion = WeightedLoss(Equal(["a", "b"]), penalties={"l2": L2(share=0.5)}, conflict=MGDA())
+    h = criterion.branch(trunk(torch.randn(5, 3)))
+    losses = {"a": (heads["a"](h["a"]) - 2).square().mean(), "b": 3 * (heads["b"](h["b"]) + 5).square().mean()}
+    criterion(losses, module=trunk).backward()
+    penalty = criterion.last.penalties["l2"] / trunk.weight.detach().square().sum() * 2 * trunk.weight.detach()
+    data = trunk.weight.grad - penalty
+    torch.testing.assert_close(penalty.norm() / data.norm(), torch.tensor(0.5))

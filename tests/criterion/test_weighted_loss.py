@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbalance import WeightedLoss
-from lossbalance.weighting import Alpha, Equal, Fixed, GradBalance, GradNorm, Weighting
+from lossbalance.weighting import Alpha, Equal, Fixed, GradBalance, GradNorm, UncertaintySoftmax, Weighting
 from tests.helpers.compiler import skip_where_the_compiler_cannot_differentiate
 
 
@@ -345,3 +345,16 @@ def test_to_synchronize_changes_nothing_on_one_process():
             criterion(model.losses(criterion)).backward()
         synchronized.synchronize()
         torch.testing.assert_close(synchronized.weights, plain.weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scheme", [Equal(["a", "b"]), Alpha(["a", "b"], alpha=0.25), UncertaintySoftmax(["a", "b"])])
+def test_a_weight_sum_does_not_depend_on_the_absence_of_a_term(scheme):
+    criterion = WeightedLoss(scheme, weight_sum=1.0)
+    losses = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
+    criterion(losses)
+    whole = criterion.eval().weights
+    criterion({**losses, "b": None})
+    assert criterion.weights == {"a": whole["a"], "b": torch.tensor(0.0)}
+    criterion.set_factor("a", 0.0)
+    criterion(losses)
+    assert criterion.weights == {"a": torch.tensor(0.0), "b": whole["b"]}

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance import WeightedLoss
 from lossbalance.conflict import PCGrad
 from lossbalance.penalties import L1, L2, ElasticNet, GroupLasso
-from lossbalance.weighting import Equal, GradBalance, LRAnnealing
+from lossbalance.weighting import Equal, GradBalance, LRAnnealing, Uncertainty
 from tests.distributed.test_distributed import batch
 
 TERMS = ["aux", "main"]
@@ -96,6 +96,42 @@ def check_sharded_follows_replicated(rank: int) -> None:
     for make, how in cases:
         expected = train(rank, make, how, DistributedDataParallel)
         torch.testing.assert_close(train(rank, make, how, shard), expected, msg=f"{make().penalties} {how}")
+
+
+class Learned(nn.Module):
+    """Two losses of very different size, and inside of the module a criterion that learns its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 2)
+        self.criterion = WeightedLoss(Uncertainty(TERMS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        aux, main = self.net(x).square().mean(dim=0)
+        return self.criterion({"aux": 100 * aux, "main": main})
+
+
+def learn(rank: int, wrap: Callable[[nn.Module], nn.Module]) -> Tensor:
+    """Returns the weights of each of ten steps, five of which are the start."""
+    module = Learned()
+    model = wrap(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    weights = []
+    for step in range(10):
+        optimizer.zero_grad()
+        model(batch(2 * step + rank)).backward()
+        optimizer.step()
+        weights.append(torch.stack(list(module.criterion.weights.values())))
+    model.eval()
+    return torch.stack(weights)
+
+
+def check_learned_weights_start_inside_of_shards(rank: int) -> None:
+    if averages_over_ranks(rank):
+        expected = learn(rank, DistributedDataParallel)
+        assert (expected[-1] != expected[4]).all()
+        torch.testing.assert_close(learn(rank, fully_shard), expected)
 
 
 def check_what_shards_cannot_do_is_refused(rank: int) -> None:

@@ -96,6 +96,7 @@ def check_all(rank: int) -> None:
     check_norms_are_those_of_the_whole_batch(rank)
     check_one_collective_a_step(rank)
     check_a_static_graph_has_the_criterion_inside(rank)
+    check_learned_weights_outside_of_the_wrapped_module_are_equal_on_all_ranks(rank)
 
 
 def check_ranks_agree(rank: int, scheme: Callable[[], Weighting]) -> None:
@@ -164,6 +165,28 @@ def check_a_static_graph_has_the_criterion_inside(rank: int) -> None:
         with pytest.raises(ValueError, match=message):
             criterion({"aux": aux, "main": main}, shared=shared)
     handle.remove()
+
+
+def check_learned_weights_outside_of_the_wrapped_module_are_equal_on_all_ranks(rank: int) -> None:
+    def learn(inside: bool) -> list[float]:
+        net, criterion = nn.Linear(3, 2), WeightedLoss(Uncertainty(TERMS, initial_log_variance=0.0))
+        with torch.no_grad():
+            net.weight.fill_(0.5), net.bias.fill_(0.1)
+        holder = nn.ModuleDict({"net": net, "criterion": criterion}) if inside else net
+        holder.forward = net.forward
+        model = DistributedDataParallel(holder)
+        parameters = [*net.parameters(), *criterion.parameters()]
+        optimizer = torch.optim.SGD(parameters, lr=0.05)
+        for step in range(10):
+            optimizer.zero_grad()
+            aux, main = (rank + 1) * model(batch(2 * step + rank)).square().mean(dim=0)
+            criterion({"aux": 100 * aux, "main": main}).backward()
+            optimizer.step()
+        return [weight.item() for weight in criterion.weights.values()]
+
+    outside = everybody(learn(inside=False))
+    assert outside[0] == outside[1]
+    torch.testing.assert_close(torch.tensor(outside), torch.tensor(everybody(learn(inside=True))))
 
 
 class alone:  # noqa: N801 - used like a function

@@ -1,4 +1,4 @@
-"""What befalls several processes that train together: ragged batches, uneven data, shards, the death of one."""
+"""Several processes that train together: ragged batches, uneven data, shards, the death of one."""
 
 import math
 import os
@@ -15,7 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance import WeightedLoss
 from lossbalance.gradients import data_parallel
 from lossbalance.weighting import Fixed, GradBalance, GradNorm, Uncertainty
-from tests.distributed.sharded import check_sharded_follows_replicated, check_what_shards_cannot_do_is_refused
+from tests.distributed.sharded import (
+    check_learned_weights_start_inside_of_shards,
+    check_sharded_follows_replicated,
+    check_what_shards_cannot_do_is_refused,
+)
 from tests.distributed.test_distributed import batch, everybody, on_ranks
 
 TERMS = ["a", "b", "c"]
@@ -168,6 +172,7 @@ def check_two(rank: int) -> None:
     check_accumulation_without_synchronization(rank)
     check_uneven_inputs(rank)
     check_sharded_follows_replicated(rank)
+    check_learned_weights_start_inside_of_shards(rank)
     check_what_shards_cannot_do_is_refused(rank)
     check_a_rank_that_dies_ends_the_others(rank)
 
