@@ -8,8 +8,8 @@ CORE := tests/criterion/test_weighted_loss.py tests/weighting tests/conflict tes
 help:  ## what there is to make
 	@grep -E "^[a-z-]+:.*##" Makefile | sed -E "s/:.*## /\t/" | expand -t 16
 
-train: .venv/installed  ## make train ARGS="loss=alpha alpha=0.3"
-	$(BIN)/python scripts/train.py $(ARGS)
+train: .venv-train/installed  ## make train ARGS="loss=alpha alpha=0.3"
+	.venv-train/bin/python scripts/train.py $(ARGS)
 
 test: .venv/installed  ## linter, formatter, type checker, tests
 	$(BIN)/ruff check .
@@ -44,6 +44,13 @@ links: .venv/installed  ## the links of the site, which needs a network
 $(ELSEWHERE)/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(ELSEWHERE)
 	$(ELSEWHERE)/bin/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+.venv-train/installed: pyproject.toml setup.py constraints.txt
+	@echo "Installing what training needs into .venv-train, once: about a minute, longer if torch is downloaded."
+	@echo "Without a GPU, a smaller torch: make train PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[train]"
 	touch $@
 
 .venv/installed: pyproject.toml setup.py constraints.txt

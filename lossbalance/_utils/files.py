@@ -17,6 +17,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is None:  # of a full disk
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

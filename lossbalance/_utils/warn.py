@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-_SUBJECT = ContextVar("subject", default="")
+SUBJECT = ContextVar("subject", default="")
 
 
 class RefusedLossWarning(UserWarning, ValueError):  # noqa: N818
@@ -18,14 +18,14 @@ class RefusedLossWarning(UserWarning, ValueError):  # noqa: N818
 
 def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
     """Warns in one clean line: which line of this library found the fault does not help whoever reads it."""
-    subject = _SUBJECT.get()
+    subject = SUBJECT.get()
     with _one_line():
         warnings.warn(f"{subject}: {message}" if subject else message, category, stacklevel=2)
 
 
 def warn_about(subject: str) -> None:
     """Puts what they are about before all warnings to come, such as which of many runs."""
-    _SUBJECT.set(subject)
+    SUBJECT.set(subject)
 
 
 @contextmanager

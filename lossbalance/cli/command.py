@@ -1,5 +1,6 @@
 """Hydra applications whose errors are reported as a single message."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ def command_line(main: Callable[[], Any]) -> None:
     An error is reported as one message; with ``HYDRA_FULL_ERROR=1`` in the environment its traceback is shown.
     """
     register()
+    logging.raiseExceptions = False  # a log record that cannot be printed prints no traceback
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         run_all(main)
         return
@@ -29,3 +31,13 @@ def command_line(main: Callable[[], Any]) -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         exit_with_message(error)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Flushes what is printed; a reader that is gone, as in ``train | head``, changes no exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,11 +1,15 @@
 """Error messages of the command line."""
 
+import errno
 import os
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import singledispatch
+from pathlib import Path
 from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from lossbalance._utils.checks import did_you_mean
 from lossbalance._utils.extras import explain_missing, install_command
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 EXPLAIN = "LOSSBALANCE_EXPLAIN"  # environment variable: errors are reported as one message
 
 
@@ -45,6 +52,8 @@ def explain(error: BaseException) -> str:
     """Returns the message of an error, for the user of the command line."""
     if isinstance(error.__cause__, OSError) and not isinstance(error, ValueError):
         return explain(error.__cause__)
+    if place := user_place(error):
+        return f"{type(error).__name__}: {error} ({place})"
     plugin = re.search(r"^Unknown plugin class : 'hydra_plugins\.(\w+)", str(error))
     if plugin and (command := install_command(plugin[1])):
         return f"`hydra/launcher` needs a package that is not installed: {command}"
@@ -96,6 +105,8 @@ def _(error: OmegaConfBaseException) -> str:
             return f"`{group}` is one value: to make it an object, write '{group}={{_target_: ..., key: value}}'."
         if set(known) <= {"as_term"}:  # no choice of the group was made
             return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
+        if group in ("loss.weights", "loss.limits"):
+            known.append(f"those of '{group}={{{error.key}: 1.0}}', which replaces them")
         return f"`{error.full_key}` is not a setting{did_you_mean(error.key, known)}: there are {known}."
     return f"`{error.full_key}`: {str(error).splitlines()[0].rstrip('.')}."
 
@@ -107,5 +118,21 @@ def _(error: ImportError) -> str:
 
 @explain.register
 def _(error: OSError) -> str:
+    if place := user_place(error):
+        return f"{type(error).__name__}: {error} ({place})"
+    if error.errno in _FULL:
+        where = error.filename or (HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else os.getcwd())
+        return f"The disk is full ({error.strerror}): {str(where)!r} cannot be written."
     folder = "`hydra.run.dir`, in a sweep `hydra.sweep.dir`, must be a folder that can be written"
     return f"{folder}, got {error.filename!r}: {error.strerror}." if error.filename else str(error)
+
+
+def user_place(error: BaseException) -> str:
+    """Returns the file and line of the user's own code that raised an error; empty where this library raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [number for number, frame in enumerate(frames) if frame.filename.startswith(_PACKAGE)]
+    own = [number for number, frame in enumerate(frames) if not frame.filename.startswith((_PACKAGE, *_LIBRARIES, "<"))]
+    if not ours or not own or not ours[0] < own[-1] or ours[-1] > own[-1]:
+        return ""
+    frame = frames[own[-1]]
+    return f"{frame.filename}, line {frame.lineno}, in {frame.name}"

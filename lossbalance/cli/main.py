@@ -7,13 +7,14 @@ from importlib import import_module
 from lossbalance import __version__
 from lossbalance._utils.checks import did_you_mean
 from lossbalance._utils.extras import explain_missing
+from lossbalance.cli.completion import answer, is_query
 
 _COMMANDS = {  # module, function, description
     "train": ("lossbalance.cli.train", "main", "trains one network on several losses; with -m, sweeps"),
     "eval": ("lossbalance.cli.evaluate", "main", "tests a checkpoint of a run"),
     "predict": ("lossbalance.cli.predict", "predict", "predicts the rows of a table by a run of task=table"),
     "export": ("lossbalance.cli.predict", "export", "writes a network of task=table with its scaling by torch.export"),
-    "search": ("lossbalance.cli.search.command", "main", "searches schemes, weights and penalties with Optuna"),
+    "search": ("lossbalance.cli.search.arguments", "main", "searches schemes, weights and penalties with Optuna"),
     "report": ("lossbalance.sweeps.report", "main", "turns folders of runs into a table, pictures and an answer"),
 }
 _USAGE = f"""\
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int | str | None:
         return 0
     if first == "--version":
         print(f"lossbalance {__version__}")
+        return 0
+    if is_query([first, *others]) and answer(_COMMANDS):
         return 0
     if first not in _COMMANDS:
         if not ("=" in first or first.startswith("-")):

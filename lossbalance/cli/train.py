@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lossbalance.cli.command import command_line
-from lossbalance.cli.config.overrides import add_default_scheme
+from lossbalance.cli.config.overrides import complete
 from lossbalance.cli.help import print_help
 from lossbalance.cli.runs.run import run
 
@@ -20,7 +20,7 @@ def train(config: DictConfig) -> float:
 
 def main(overrides: Sequence[str]) -> None:
     """Trains, or prints help; exits as :func:`lossbalance.cli.command.command_line` does."""
-    overrides = add_default_scheme(overrides)
+    overrides = complete(overrides)
     flags = {"-h", "--help"}.intersection(overrides)
     if flags:
         print_help([override for override in overrides if override not in flags])

@@ -29,13 +29,20 @@ def set_direction(config: DictConfig) -> None:
         objective.direction = "minimize" if lower_is_better(objective.name) else "maximize"
 
 
-def check_logged(name: str, metrics: Iterable[str]) -> None:
+def check_logged(name: str, metrics: Iterable[str], reason: str = "") -> None:
     """Checks that the objective is among the metrics of a validation.
 
+    Args:
+        name: The objective.
+        metrics: Those that are there.
+        reason: Why there are none, if that is known.
+
     Raises:
-        ValueError: If it is not; the message has those that are.
+        ValueError: If it is not; the message has the reason, or those that are there.
     """
     known = sorted(metrics)
+    if name not in known and reason:
+        raise ValueError(f"{reason}, so that there is no {name!r}, the `task.objective.name`.")
     if name not in known:
         raise ValueError(
             f"`task.objective.name` must be a metric that the validation logs, got {name!r}"

@@ -56,12 +56,17 @@ def check_settings(config: DictConfig) -> None:
 
 
 def _check_unknown(config: DictConfig) -> None:
-    """Refuses a key that was added by ``+`` and is likely to be a known one, mistyped."""
+    """Refuses keys that were added by ``+`` or deleted by ``~``."""
     known = [field.name for field in fields(Config)]
     for key in map(str, config):
-        near = did_you_mean(key, known) if key not in known else ""
-        if near:
-            raise ValueError(f"`{key}` is not a setting{near}.")
+        if key not in known:
+            raise ValueError(f"`{key}` is not a setting{did_you_mean(key, known)}: there are {known}.")
+    for key in known:
+        if key not in config:
+            raise ValueError(f"`{key}` must have a value, got none: leave out ~{key}.")
+    for key in config.penalty or {}:
+        if key != "as_term" and "_target_" not in config.penalty:
+            raise ValueError(f"`penalty.{key}` is not a setting yet: choose `penalty=...` first; --help lists them.")
 
 
 def _check_trainer(trainer: Any, early: bool) -> None:

@@ -52,7 +52,7 @@ def _import(key: str, name: str) -> Any:
     first, *others = name.split(".")
     refused = f"`{key}` must be a name that can be imported, got {name!r}"
     if find_spec(first) is None:
-        here = [entry.removesuffix(".py") for entry in os.listdir()]
+        here = [entry.removesuffix(".py") for entry in os.listdir() if entry.endswith(".py") or os.path.isdir(entry)]
         raise ValueError(
             f"{refused}: there is no module {first!r}{did_you_mean(first, here)}, neither installed nor in "
             f"{os.getcwd()}."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbalance._utils.warn import warn_about
+from lossbalance.cli.runs.warnings_summary import collect_warnings
 
 _PLAN, _EVENTS = ".plan.json", ".events"
 _BEGUN, _ENDED, _SKIPPED = "bes"
@@ -23,6 +24,7 @@ def record_start(folder: Path, overrides: Sequence[str]) -> None:
     if planned := _planned(folder):
         _append_event(folder, _BEGUN)
         warn_about(_describe_run(planned, overrides))
+        collect_warnings(folder)
 
 
 def record_end(folder: Path, overrides: Sequence[str], record: Mapping[str, Any], written: float) -> None:

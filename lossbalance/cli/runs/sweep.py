@@ -18,6 +18,7 @@ from lossbalance.cli.runs.folder import claim_folder
 from lossbalance.cli.runs.progress import record_end, record_start
 from lossbalance.cli.runs.record import SUMMARY, read
 from lossbalance.cli.runs.run import validate_run
+from lossbalance.cli.runs.warnings_summary import summarize_warnings
 
 log = logging.getLogger(__name__)
 _LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
@@ -125,6 +126,8 @@ def _report(folder: Path) -> None:
     from lossbalance.sweeps.report import write_report  # imports matplotlib
 
     try:
+        for warning in summarize_warnings(folder):
+            print(f"\n{warning}", file=sys.stderr)
         print(f"\n{write_report([folder])}\nThe whole report: {folder / 'report.html'}")
     except (ValueError, OSError) as error:
         print(f"\nNo report: {error}", file=sys.stderr)

@@ -18,16 +18,15 @@ from omegaconf import DictConfig, open_dict
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lossbalance._utils.arguments import count, positive
 from lossbalance.cli import run
 from lossbalance.cli.config.objective import check_given, set_direction
-from lossbalance.cli.config.overrides import add_default_scheme
+from lossbalance.cli.config.overrides import complete
 from lossbalance.cli.config.schema import register
 from lossbalance.cli.explain import explain
 from lossbalance.cli.runs import record
 from lossbalance.cli.runs.program import needs_program
 from lossbalance.cli.runs.progress import format_remaining, format_result
-from lossbalance.cli.search.space import DEFAULT_SPACE, check_space, parse, suggest
+from lossbalance.cli.search.space import check_space, parse, suggest
 from lossbalance.cli.search.study import check_name, name_study, open_study, search_definition
 from lossbalance.sweeps.comparison import lower_is_better
 from lossbalance.sweeps.report import ReportOptions, write_report
@@ -103,9 +102,8 @@ class Search:
         return run(config)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``lossbalance search`` with these arguments, by default those of this process; returns the exit code."""
-    given = _parser().parse_intermixed_args(arguments)
+def search(given: argparse.Namespace) -> int:
+    """Runs ``lossbalance search`` with these arguments; returns the exit code."""
     register()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are printed at the end
     try:
@@ -119,30 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lossbalance search",
-        description="Searches settings with Optuna. Started twice, two processes share one study.",
-        epilog="example: lossbalance search loss=alpha 'alpha=tag(log,interval(1e-6,1))' task=raw_pixels --trials 50",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=(
-        "as for `lossbalance train`; a sweep there is a search space here: key=a,b and key=interval(0,1), "
-        f"key=range(1,5), key=tag(log,interval(1e-6,1)). By default: {' '.join(DEFAULT_SPACE)}"
-    ))  # fmt: skip
-    parser.add_argument("--trials", type=count, default=50, help=(
-        "total number of trials of the study (50); running ones are finished"
-    ))  # fmt: skip
-    parser.add_argument("--minutes", type=positive, help="stop after so many minutes")
-    parser.add_argument("--trade-off", nargs=2, default=(), metavar=("X", "Y"), help="search their Pareto front")
-    parser.add_argument("--study", metavar="NAME", help=(
-        "its name, and that of its folder below searches/; by default derived from the search: the same command resumes"
-    ))  # fmt: skip
-    parser.add_argument("--storage", help="a file for Optuna's journal, or any storage URL; by default in the folder")
-    return parser
-
-
 def _search(given: argparse.Namespace) -> int:
-    fixed, space = parse(add_default_scheme(given.overrides))
+    fixed, space = parse(complete(given.overrides))
     check_space(fixed, space)
     config = compose("train", fixed)
     check_given(config)
@@ -175,7 +151,9 @@ def _print_trial(
     all_ended = study.get_trials(deepcopy=False, states=_ENDED)
     recent = sum(_began(other) >= started for other in all_ended)
     searched = {override.get_key_element() for override in space}
-    overrides = [override for override in trial.user_attrs["command"].split() if override.partition("=")[0] in searched]
+    overrides = [
+        override for override in trial.user_attrs.get("command", "").split() if override.partition("=")[0] in searched
+    ]
     rest = format_remaining((time.time() - started) / max(recent, 1) * (trials - len(all_ended)))
     shown = [
         " ".join(overrides),

@@ -1,5 +1,6 @@
 """Search space, in Hydra's syntax of sweeps."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,14 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
+from lossbalance.cli.search.arguments import DEFAULT_SPACE
 from lossbalance.sweeps.runs import show
-
-DEFAULT_SPACE = (
-    "loss=equal,alpha,uncertainty,gradnorm,gradbalance",
-    "alpha=tag(log,interval(1e-6,1))",
-    "penalty=none,l2",
-    "penalty.strength=tag(log,interval(1e-6,0.1))",
-)
 
 
 def parse(overrides: Sequence[str]) -> tuple[list[str], list[Override]]:
@@ -26,8 +21,17 @@ def parse(overrides: Sequence[str]) -> tuple[list[str], list[Override]]:
     parsed = parser.parse_overrides(list(overrides))
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     space = [override for override in parsed if override.is_sweep_override()]
-    space = space or parser.parse_overrides(list(DEFAULT_SPACE))
+    space = space or [each for each in parser.parse_overrides(list(DEFAULT_SPACE)) if _is_open(each, fixed)]
     return fixed, sorted(space, key=lambda override: _depends(override.get_key_element()))
+
+
+def _is_open(override: Override, fixed: Sequence[str]) -> bool:
+    """Whether a part of the default space is not fixed, and has an effect with what is."""
+    given = dict(each.lstrip("+").split("=", 1) for each in fixed if "=" in each)
+    key = override.get_key_element()
+    if key == "alpha" and given.get("loss", "alpha") != "alpha":
+        return False
+    return key not in given and not (key.startswith("penalty.") and given.get("penalty") == "none")
 
 
 def _depends(key: str) -> bool:
@@ -39,9 +43,13 @@ def check_space(fixed: Sequence[str], space: Sequence[Override]) -> None:
     """Composes the configuration with every choice of the space, and the ends of its intervals, before the first trial.
 
     Raises:
-        ValueError: If there is nothing to choose from.
+        ValueError: If there is nothing to choose from, or a setting has no effect in a search.
         hydra.errors.HydraException: If a choice does not exist; or another of Hydra's and OmegaConf's errors.
     """
+    for each in fixed:
+        key = each.lstrip("+~").partition("=")[0]
+        if key.startswith("hydra") or key in ("output_dir", "resume", "ckpt_path"):
+            raise ValueError(f"`{key}` must be left out of a search, got {each!r}: --study names its folder.")
     compose("train", list(fixed))
     for override in space:
         key, values = override.get_key_element(), choices(override)
@@ -103,8 +111,8 @@ def _value(trial: optuna.Trial, key: str, override: Override) -> Any:
 
 
 def _check_interval(key: str, sweep: IntervalSweep, given: str) -> None:
-    if sweep.start is None or sweep.end is None or not sweep.start < sweep.end:
-        raise ValueError(f"`{key}` must be an interval from a smaller number to a larger one, got {given}.")
+    if sweep.start is None or sweep.end is None or not -math.inf < sweep.start < sweep.end < math.inf:
+        raise ValueError(f"`{key}` must be an interval from a smaller number to a larger, finite one, got {given}.")
     if "log" in sweep.tags and sweep.start <= 0:
         raise ValueError(f"`{key}` must be an interval above 0 to be searched on a logarithmic scale, got {given}.")
 

@@ -1,6 +1,8 @@
 """Optuna storage of a search: a journal in a file, or a database."""
 
 import json
+import logging
+import os
 import random
 import re
 import time
@@ -12,6 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 _TABLES = {"studies", "trials", "version_info"}  # of a database that Optuna made
 _INCOMPLETE = "some of Optuna's tables are missing"
 _COLLISION = re.compile(f"{_INCOMPLETE}|already exists|UNIQUE constraint|duplicate key|locked|deadlock", re.IGNORECASE)
+log = logging.getLogger(__name__)
+_SETTLED = 0.5  # seconds after which a line that is still truncated stays so
 _ATTEMPTS = 60  # at a database whose tables another process creates: half a minute at most
 
 
@@ -75,17 +79,33 @@ def _check_database(url: str) -> None:
 
 
 def _check_journal(path: Path) -> None:
-    """Checks that each line of the file, if there is one, is one of Optuna's journal."""
+    """Checks that each line of the file, if there is one, is one of Optuna's journal; drops a truncated last one."""
     if not path.exists():
         if not path.parent.is_dir() and path.name != "journal.log":
             raise ValueError(f"there is no folder {str(path.parent)!r}")
         return
     if not path.is_file():
         raise ValueError("it is not a file")
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        try:
-            known = json.loads(line)["op_code"] is not None and line.endswith(b"\n")
-        except (ValueError, TypeError, KeyError):
-            known = False
-        if not known:
-            raise ValueError(f"line {number} of the file is not one of a journal, or is cut off")
+    lines = path.read_bytes().splitlines(keepends=True)
+    truncated = lines.pop() if len(lines) > 1 and not _is_entry(lines[-1]) else b""
+    for number, line in enumerate(lines, start=1):
+        if not _is_entry(line):
+            raise ValueError(f"line {number} of the file is not one of a journal, or is truncated")
+    if truncated:  # by a full disk or a killed process
+        _drop_last_line(path, truncated)
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return json.loads(line)["op_code"] is not None and line.endswith(b"\n")
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _drop_last_line(path: Path, line: bytes) -> None:
+    """Removes a truncated last line, unless another process is about to complete it."""
+    size = path.stat().st_size
+    time.sleep(_SETTLED)
+    if path.stat().st_size == size:
+        os.truncate(path, size - len(line))
+        log.warning("The last line of %s was truncated and is dropped.", path)

@@ -1,5 +1,6 @@
 """Checkpoints of a run: the best and the last."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lossbalance._utils.checks import check_word
+from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.config.objective import check_logged
 from lossbalance.criterion.weighted_loss import WeightedLoss
 
@@ -48,7 +50,16 @@ class BestAndLast(ModelCheckpoint):
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the start of training."""
+        """Saves the start of training.
+
+        Raises:
+            ValueError: If no optimizer would train the module.
+        """
+        if not trainer.optimizers and pl_module.automatic_optimization:
+            raise ValueError(
+                f"`configure_optimizers` of {type(pl_module).__name__} must return an optimizer, got none: "
+                "nothing would be trained."
+            )
         super().on_train_start(trainer, pl_module)
         self._save_last(trainer)
 
@@ -63,7 +74,7 @@ class BestAndLast(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that the metric was logged, before Lightning does."""
         if not trainer.sanity_checking and self.monitor is not None:
-            check_logged(self.monitor, trainer.callback_metrics)
+            check_logged(self.monitor, trainer.callback_metrics, why_unlogged(trainer, self.monitor))
         super().on_validation_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +108,26 @@ class BestAndLast(ModelCheckpoint):
     def _save(self, trainer: Trainer, path: Path) -> None:
         """Writes atomically: a run that is killed leaves the earlier checkpoint."""
         part = path.with_suffix(".part")
-        trainer.save_checkpoint(part)
+        try:
+            trainer.save_checkpoint(part)
+        except RuntimeError as error:  # what torch makes of a full disk
+            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
         if trainer.is_global_zero:
             os.replace(part, path)
         trainer.strategy.barrier()  # other ranks check that it exists
+
+
+def why_unlogged(trainer: Trainer, name: str) -> str:
+    """Returns why a validation metric is missing, as far as that can be seen; empty where it cannot."""
+    if not trainer.num_training_batches:
+        return "There is no training batch (`drop_last=True` with fewer samples than a batch?)"
+    steps = trainer.max_steps
+    if steps != -1 and trainer.global_step >= steps and not trainer.fit_loop.epoch_loop.val_loop._has_run:
+        return f"`trainer.max_steps`={steps} ends the training before its first validation"
+    if not name.startswith("val/loss/"):
+        return ""
+    if not any(isinstance(callback, LossMonitor) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return "`callbacks` have no loss_monitor, which logs val/loss/<term>"
+    return ""

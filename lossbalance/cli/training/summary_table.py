@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 _COLUMNS = {
     "loss": "loss",
     "weight": "weight",
     "contribution": "contribution",
-    "value_share": "share of value",
-    "gradient_share": "share of gradient",
+    "value_share": "value",
+    "gradient_share": "gradient",
 }
+_TITLE = "The last epoch of training; value, gradient: share of value, share of gradient"
 _PAIRS = 10  # at most
 
 
@@ -25,15 +27,14 @@ def show(record: dict[str, Any]) -> None:
     """
     console = Console()
     if record["last_epoch"]:
-        table = Table("term", title="The last epoch of training", title_justify="left")
+        table = Table(Column("term", overflow="fold"), title=_TITLE, title_justify="left")
         rows = record["last_epoch"]
         sparse = ["zeros"] if any("zeros" in values for values in rows.values()) else []
         for column in [*_COLUMNS.values(), *sparse]:
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
         for name, values in rows.items():
-            table.add_row(
-                name, *(_cell(column, values[column]) for column in _COLUMNS), *(_zeros(values) for _ in sparse)
-            )
+            cells = [*(_cell(column, values[column]) for column in _COLUMNS), *(_zeros(values) for _ in sparse)]
+            table.add_row(escape(name), *cells)
         console.print(table)
     if record.get("conflicts"):
         _show_conflicts(console, record["conflicts"])
@@ -52,18 +53,18 @@ def show_test(metrics: Mapping[str, float], tested: str) -> None:
         tested: The network that was tested, such as ``the last epoch``.
     """
     console = Console()
-    console.print(f"[i]The test of {tested}[/i]", highlight=False, soft_wrap=True)
-    table = Table("test", "value")
+    console.print(f"[i]The test of {escape(tested)}[/i]", highlight=False, soft_wrap=True)
+    table = Table(Column("test", overflow="fold"), "value")
     for name, value in metrics.items():
-        table.add_row(name.removeprefix("test/"), f"{value:.4g}")
+        table.add_row(escape(name.removeprefix("test/")), f"{value:.4g}")
     console.print(table)
 
 
 def _show_conflicts(console: Console, conflicts: Mapping[str, Mapping[str, float]]) -> None:
     """Prints the pairs of terms, in ascending order of cosine."""
-    table = Table("gradients at the branch", "cosine", "steps in conflict")
+    table = Table(Column("gradients at the branch", overflow="fold"), "cosine", "steps in conflict")
     for pair, found in sorted(conflicts.items(), key=lambda item: item[1]["cosine"])[:_PAIRS]:
-        table.add_row(pair, f"{found['cosine']:.2f}", f"{found['conflict']:.0%}")
+        table.add_row(escape(pair), f"{found['cosine']:.2f}", f"{found['conflict']:.0%}")
     console.print(table)
 
 

@@ -23,7 +23,7 @@ from lossbalance.callbacks.keys import key as log_key
 from lossbalance.cli.config.objective import check_logged
 from lossbalance.cli.config.targets import import_from_here
 from lossbalance.cli.training.build import Built, build, build_callbacks
-from lossbalance.cli.training.checkpoints import BestAndLast
+from lossbalance.cli.training.checkpoints import BestAndLast, why_unlogged
 from lossbalance.cli.training.libraries import LIBRARIES
 from lossbalance.cli.training.resume_check import check_checkpoint, check_optimizer
 from lossbalance.cli.training.summary_table import show
@@ -100,6 +100,9 @@ def _print_summary(record: dict[str, Any], folder: Path) -> None:
     """Prints the tables of a run; a terminal that does not take them is no failure of the run."""
     try:
         show(record)
+        if record["weights"] and record["loss"] not in ("equal", "fixed"):
+            weights = ", ".join(f"{term}: {weight:.4g}" for term, weight in record["weights"].items())
+            print(f"The last weights, fixed: loss=fixed 'loss.weights={{{weights}}}'")
         print(f"Written to {folder}", flush=True)
     except Exception as error:
         log.warning("The summary cannot be printed (%s); it is in %s.", type(error).__name__, folder)
@@ -126,7 +129,7 @@ def _fit_and_test(config: DictConfig, training: Training, record: dict[str, Any]
     finally:
         _record_metrics(trainer, training.callbacks, record)
         record["weights"] = _last_weights(training)
-    check_logged(record["objective"]["name"], record["metrics"])
+    check_logged(record["objective"]["name"], record["metrics"], why_unlogged(trainer, record["objective"]["name"]))
     test_network(training.test, trainer, training.built, record)
 
 

@@ -28,7 +28,10 @@ def test_a_pattern_stands_for_the_files_of_a_group():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("alpha=interval(1,0)", "`alpha` must be an interval from a smaller number to a larger one, got interval"),
+        (
+            "alpha=interval(1,0)",
+            "`alpha` must be an interval from a smaller number to a larger, finite one",
+        ),
         ("alpha=interval(1,1)", "`alpha` must be an interval from a smaller number"),
         ("alpha=tag(log,interval(0,1))", "`alpha` must be an interval above 0"),
         ("alpha=range(0,0)", r"`alpha` must have at least one value to choose from, got range\(0,0\)"),

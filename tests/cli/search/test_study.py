@@ -145,3 +145,14 @@ def test_an_error_of_a_database_names_the_argument(tmp_path, url, reason):
     database.close()
     with pytest.raises(ValueError, match=f"`--storage` must be .*{reason}"):
         open_it(tmp_path / "folder", question("alpha=interval(0,1)"), storage=url.format(folder=tmp_path))
+
+
+def test_a_truncated_last_line_of_a_journal_is_dropped(tmp_path, caplog):
+    definition = question("alpha=interval(0,1)")
+    open_it(tmp_path, definition)
+    journal = tmp_path / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole.splitlines(keepends=True)[-1][:-9])
+    assert open_it(tmp_path, definition).user_attrs["question"] == definition
+    assert journal.read_bytes().startswith(whole)
+    assert "was truncated and is dropped" in caplog.text
