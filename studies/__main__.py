@@ -2,6 +2,7 @@
 
 python scripts/study.py one_run          # weighting schemes against the best fixed weights of a sweep, on tables
 python scripts/study.py budget           # error against trainings spent, for searches over weights, rates and ratios
+python scripts/study.py auxiliary        # protection of a main loss from its auxiliary losses
 python scripts/study.py limits           # limits on one loss against the weights of a sweep
 python scripts/study.py pinn             # weighting schemes on a physics-informed network
 python scripts/study.py width_transfer   # normalizations of a penalty as a network grows wider
@@ -19,6 +20,7 @@ from studies.common.study import Study, report_study
 STUDIES = {
     "one_run": "weighting schemes against the best fixed weights of a sweep, on tables with several targets",
     "budget": "error against trainings spent, for searches over weights, learning rates and ratios",
+    "auxiliary": "methods that protect a main loss from its auxiliary losses",
     "limits": "limits on one loss against the weights of a sweep",
     "pinn": "weighting schemes on a physics-informed network",
     "width_transfer": "the best strength of a penalty as the network grows wider",
