@@ -106,7 +106,7 @@ class SharedNorms(NormSource):
         norms = measure_each(given, differentiate, entries, self.probes.magnitudes, device=values.device)
         rows = torch.cat([values.unsqueeze(0), norms])
         rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.probes.ranks)
-        observation = observe_norms(rows[0], non_finite, *rows[1:])
+        observation = observe_norms(rows, non_finite)
         return StepObservation(observation, norms=rows[1])
 
     def _differentiate(
@@ -148,7 +148,7 @@ class ProbeNorms(NormSource):
             check_static_graph(losses.given.values())
         self._check_probed(names)
         rows, non_finite = probes.last_step(losses) if is_known else probes.ahead(losses)
-        return StepObservation(observe_norms(rows[0], non_finite, *rows[1:]))
+        return StepObservation(observe_norms(rows, non_finite))
 
     def _check_probed(self, names: list[str]) -> None:
         unprobed = [term for term in names if term not in self.probes.probed]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 FIRST = 5  # a first loss is noisy: the mean of the first few stands for it
+MOST = 10.0  # times its share that a weighted gradient may have once its norm is known
 TINY = torch.finfo(torch.float32).tiny
 """In place of 0, where something is divided by it; vanishes when 1 is added."""
 
@@ -51,19 +52,36 @@ def start_first(count: int, steps: int = 0) -> Tensor:
     return torch.full((count,), max(float(steps), TINY))
 
 
-def average_first(mean: Tensor, steps: Tensor, latest: Tensor, seen: Tensor) -> Tensor:
-    """Averages the first five values that are seen of each term, in place.
+def limit_average(state: Tensor, values: Tensor, seen: Tensor, decay: float) -> None:
+    """Raises averages that are below a tenth of the last value, in place: the last value over them is ten at most.
+
+    An average of :func:`move_average` with a decay of .9 or less is never below.
+
+    Args:
+        state: The averages, from :func:`start_average`, ``[3, terms]``.
+        values: The values of the step ``[terms]``, not negative; anything where a term was not seen.
+        seen: Whether the step counts for the term, ``[terms]``.
+        decay: How much of the average stays from step to step.
+    """
+    if decay > 1 - 1 / MOST:
+        lowest = state[1] * values.to(state.dtype) / MOST
+        torch.maximum(state[0], lowest.where(seen, 0.0), out=state[0])
+
+
+def average_first(mean: Tensor, steps: Tensor, latest: Tensor, seen: Tensor, count: int = FIRST) -> Tensor:
+    """Averages the first values that are seen of each term, in place.
 
     Args:
         mean: The averages ``[terms]``; anything finite before the first value.
         steps: How often each term was seen ``[terms]``, from :func:`start_first`.
         latest: The values of the step ``[terms]``; anything finite where a term was not seen.
         seen: Whether the step counts for the term, ``[terms]``.
+        count: How many values are averaged.
 
     Returns:
         Whether the average of a term may still move or has just done so, ``[terms]``.
     """
     steps.add_(seen)
-    moves = steps <= FIRST
+    moves = steps <= count
     mean.lerp_(latest.to(mean.dtype), moves / steps)
     return moves

@@ -46,9 +46,10 @@ class Observation(NamedTuple):
     """True where the term was there, all losses of the step are finite and, for a scheme that uses gradients, the norm
     is finite and not 0."""
     largest: Tensor | None = None
-    """The largest magnitude of an entry of the gradient; None unless the scheme uses magnitudes."""
+    """The largest magnitude of an entry of the gradient, 0 where the term was not seen; None unless the scheme uses
+    magnitudes."""
     mean_magnitude: Tensor | None = None
-    """The mean magnitude of the entries of the gradient; None unless the scheme uses magnitudes."""
+    """The mean magnitude of the entries of the gradient, likewise."""
 
 
 def is_non_finite(losses: Tensor) -> Tensor:
@@ -67,24 +68,16 @@ def observe_losses(losses: Tensor, non_finite: Tensor, present: Tensor) -> Obser
     return Observation(losses, losses, present > non_finite)
 
 
-def observe_norms(
-    losses: Tensor,
-    non_finite: Tensor,
-    norms: Tensor,
-    largest: Tensor | None = None,
-    mean_magnitude: Tensor | None = None,
-) -> Observation:
+def observe_norms(rows: Tensor, non_finite: Tensor) -> Observation:
     """Makes the observation of a scheme that uses gradients: a norm that is 0 or not finite is one that was not seen.
 
     Args:
-        losses: The losses ``[terms]``.
+        rows: The losses, the norms of their gradients and, where the scheme uses them, the largest and the mean
+            magnitudes of the entries of the gradients, ``[2 or 4, terms]``.
         non_finite: Whether a loss of the step, on any rank, is not finite, ``[]``: then nothing was seen.
-        norms: The norms of the gradients of the losses ``[terms]``.
-        largest: The largest magnitudes ``[terms]``, or None.
-        mean_magnitude: The mean magnitudes ``[terms]``, or None.
     """
-    norms = norms.masked_fill(non_finite, 0.0).nan_to_num(0.0, 0.0, 0.0)
-    return Observation(losses, norms, norms.bool(), largest, mean_magnitude)
+    norms, *magnitudes = rows[1:].masked_fill(non_finite, 0.0).nan_to_num(0.0, 0.0, 0.0)
+    return Observation(rows[0], norms, norms.bool(), *magnitudes)
 
 
 class Weighting(DeferredModule, ABC):
@@ -182,7 +175,8 @@ class Weighting(DeferredModule, ABC):
                 if norms is None:
                     self.observe(observe_losses(values, self.find_non_finite(values), present))
                 else:
-                    self.observe(observe_norms(values, is_non_finite(values), norms, largest, mean_magnitude))
+                    rows = [row for row in (values, norms, largest, mean_magnitude) if row is not None]
+                    self.observe(observe_norms(torch.stack(rows), is_non_finite(values)))
         return self.weigh(losses, present)
 
     def check(self) -> None:

@@ -39,7 +39,8 @@ class FAMO(PositiveWeighting):
     this cost 57 %. So :math:`\delta` is then the decrease of the logarithm of a running average, which has all of the
     decrease, a little late, and :math:`1 - \beta` of the noise. It costs no second pass and is an approximation.
 
-    A term that a step lacks keeps its logit. In ``eval()`` the weights are those of the last training step.
+    A term that a step lacks keeps its logit, and counts with its last decrease in the steps of the others. In
+    ``eval()`` the weights are those of the last training step.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -70,6 +71,7 @@ class FAMO(PositiveWeighting):
     steps: Tensor
     latest: Tensor
     waits: Tensor
+    fall: Tensor
     average: Tensor
     _betas: Tensor
 
@@ -87,6 +89,7 @@ class FAMO(PositiveWeighting):
         self.register_buffer("_betas", torch.tensor([[_BETA1], [_BETA2]]), persistent=False)
         self.register_buffer("latest", torch.ones(count))  # L
         self.register_buffer("waits", torch.zeros(count, dtype=torch.bool))  # for the losses after the step
+        self.register_buffer("fall", torch.zeros(count))  # delta
         self.register_buffer("average", start_average(count))
 
     def observe(self, observation: Observation) -> None:
@@ -97,7 +100,7 @@ class FAMO(PositiveWeighting):
         move_average(self.average, losses, seen, self.decay)
         self._descend((before / read_average(self.average)).log(), seen & self.waits)
         set_where(self.latest, seen, losses)
-        set_where(self.waits, seen.any(), seen)
+        self.waits.logical_or_(seen)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its part of the logits over its value."""
@@ -128,8 +131,8 @@ class FAMO(PositiveWeighting):
     def _descend(self, fall: Tensor, moves: Tensor) -> None:
         """Takes one step of Adam on the logits that move, where ``fall`` is delta."""
         z = torch.softmax(self.logit, dim=0)
-        fall = torch.where(moves, fall, self._zeros)
-        slope = torch.addcmul(self.weight_decay * self.logit, z, fall - z.dot(fall))
+        set_where(self.fall, moves, fall)
+        slope = torch.addcmul(self.weight_decay * self.logit, z, self.fall - z.dot(self.fall))
         self.steps.add_(moves)
         self.moments.lerp_(torch.stack([slope, slope.square()]), moves * (1 - self._betas))
         mean, square = self.moments / (1 - self._betas**self.steps)

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold
+from torch.nn.functional import hardshrink, threshold
 
 from lossbalance._utils.checks import check_names, check_not_negative, check_positive, check_word
-from lossbalance.weighting.averages import TINY, average_first, start_first
+from lossbalance.weighting.averages import TINY, average_first, set_where, start_first
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
+
+_ROUNDING = 1e-5  # how far from its target, relative to the mean, a gradient is at it
 
 
 class GradNorm(PositiveWeighting):
@@ -29,7 +31,10 @@ class GradNorm(PositiveWeighting):
     .. math:: \log w_i \leftarrow \log w_i - \eta \, \frac{w_i n_i}{\bar G} \operatorname{sign}(G_i - \hat G_i),
               \qquad \sum_i w_i = K.
 
-    A negative loss is refused by name: it has no rate of training. Until then it counts as not seen.
+    A term that a step lacks stands in the means with its last loss and norm, and keeps its weight: terms that are never
+    in one step get the weights that they would get together. No weight is above K, so neither is a weighted gradient
+    above K times the plain one. A negative loss is refused by name: it has no rate of training. Until then it counts as
+    not seen.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -67,6 +72,7 @@ class GradNorm(PositiveWeighting):
     weight: Tensor
     first_loss: Tensor
     steps: Tensor
+    latest: Tensor
 
     def __init__(
         self,
@@ -82,39 +88,50 @@ class GradNorm(PositiveWeighting):
         self.register_buffer("weight", torch.tensor(_start(self.initial, self.terms)))  # w; 0 until a norm is known
         self.register_buffer("first_loss", torch.ones(len(self.terms)))  # L(0)
         self.register_buffer("steps", start_first(len(self.terms)))  # how often each term was seen
+        norms = torch.full((len(self.terms),), torch.inf if self.initial == "balanced" else 0.0)
+        self.register_buffer("latest", torch.stack([torch.zeros(len(self.terms)), norms]))  # L, n
 
     def observe(self, observation: Observation) -> None:
         """Takes one step on the weights of the terms that were seen."""
-        latest = torch.where(observation.seen, observation.losses, self.first_loss)
-        self.record_lowest(latest)
-        average_first(self.first_loss, self.steps, latest.clamp(min=TINY), observation.seen)
-        norms = observation.norms * (latest >= 0)
-        slope, scale = self.slope(latest, norms)
-        weight = self.weight * scale  # so that the mean of G is 1
-        step = torch.addcmul(self._zeros, slope, weight, value=-self.lr)
+        self.record_lowest(observation.losses)
+        moves = torch.copysign(observation.norms, observation.losses) > 0  # seen, and not negative
+        latest = torch.where(moves, observation.losses, self.first_loss).clamp(min=TINY)
+        average_first(self.first_loss, self.steps, latest, moves)
+        set_where(self.latest, moves, torch.stack([latest, observation.norms]))
+        gradient, sign, mean = self._compare(*self.latest)
+        step = torch.addcmul(self._zeros, gradient, sign, value=-self.lr)
         if self.lr * len(self.terms) > 1:  # no G is above K
             step = step.clamp(-1, 1)
-        start = norms.reciprocal().nan_to_num(posinf=0.0) if self.initial == "balanced" else norms.sign() * scale
-        weight = torch.where(self.weight > 0, weight * step.exp(), start)
+        start = mean / self.latest[1] if self.initial == "balanced" else self.latest[1].sign()
+        weight = torch.where(self.weight > 0, self.weight * step.exp(), start).where(moves, self.weight)
         torch.div(weight, weight.mean().clamp(min=TINY), out=self.weight)
 
     def slope(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the derivative of the sum of ``|G - target|`` by each weight, and one over the mean of G.
+        """Returns the derivative of the sum of ``|G - target|`` by each weight, and the mean of G.
 
         Args:
             losses: The losses ``[terms]``.
-            norms: The norms of their gradients ``[terms]``; 0 for a term that was not seen.
+            norms: The norms of their gradients ``[terms]``.
 
         Returns:
-            The derivative ``[terms]``, 0 for a term that was not seen, and one over the mean ``[1]``; 1 if none was.
+            The derivative ``[terms]`` and the mean ``[1]``.
+        """
+        _, sign, mean = self._compare(losses, norms)
+        return norms * sign, mean
+
+    def _compare(self, losses: Tensor, norms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns G over its mean, the sign of its distance from the target ``[terms]``, and the mean ``[1]``.
+
+        Of a term that was never seen G is 0 or nan.
         """
         gradient = self.weight * norms  # G
-        moves = gradient > 0
-        rows = torch.stack([gradient, losses / self.first_loss * moves, moves])  # G, L / L(0)
-        sums = rows.sum(dim=1, keepdim=True)
-        scale = (sums[2] / sums[:2]).nan_to_num(1.0, posinf=1.0)  # one over the means
-        gradient, rate = rows[:2] * scale  # G over its mean, r
-        return norms * torch.sign(gradient - rate**self.restoring_force), scale[0]
+        known = gradient > 0 if isinstance(self.initial, dict) else self.weight > 0
+        rows = torch.stack([gradient, losses / self.first_loss, known])  # G, L / L(0)
+        sums = rows.nansum(dim=1, keepdim=True)
+        mean = (sums[:2] / sums[2]).nan_to_num(1.0)
+        gradient, rate = rows[:2] / mean  # G over its mean, r
+        distance = hardshrink(gradient - rate**self.restoring_force, _ROUNDING)
+        return gradient, distance.sign(), mean[0]
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its current weight; by 1 as long as that is unknown."""

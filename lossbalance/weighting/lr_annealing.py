@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_word
+from lossbalance.weighting.averages import MOST, set_where
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
 
@@ -26,8 +27,13 @@ class LRAnnealing(Weighting):
     ==============  ============================================================  ======================================
 
     Maximum and mean are taken over the entries of the gradient by the parameters in the paper: mark them by
-    ``WeightedLoss.probe_parameters``. The first time that a term is seen together with the first, its weight starts at
-    the ratio itself; in the paper all start at 1.
+    ``WeightedLoss.probe_parameters``. The first time that a term is seen, its weight starts at the ratio itself; in the
+    paper all start at 1. In a step without the first term its last gradient is the reference.
+
+    No weight exceeds ten times the ratio of the last gradients, so a term that starts at its minimum up to rounding
+    gets no more than ten times the first one's gradient. A term that comes back after a step with hardly any gradient
+    may exceed it more, for the one step before its gradient is known at the probes: by :math:`1 - \beta` times what
+    its gradient grew by.
 
     Where u = 0 solves the boundary, its gradient fades and :math:`\lambda` runs away: on the Helmholtz equation
     ``max_mean`` ended at u = 0 with all of three seeds, ``norm`` with one (``scripts/study.py pinn``).
@@ -64,7 +70,8 @@ class LRAnnealing(Weighting):
     first_term_leads = True
     weight: Tensor
     gain: Tensor
-    _others: Tensor
+    reference: Tensor
+    _gain: Tensor
 
     def __init__(self, terms: Iterable[str], decay: float = 0.9, statistic: str = "max_mean") -> None:
         super().__init__(terms)
@@ -72,26 +79,32 @@ class LRAnnealing(Weighting):
         self.statistic = check_word("statistic", statistic, ["max_mean", "norm"])
         self.uses_magnitudes = self.statistic == "max_mean"  # type: ignore[misc]
         self.register_buffer("weight", torch.ones(len(self.terms)))  # lambda
-        self.register_buffer("gain", torch.ones(len(self.terms)))  # 1 - beta once the term was seen
-        self.register_buffer("_others", torch.arange(len(self.terms)) > 0, persistent=False)
+        others = (torch.arange(len(self.terms)) > 0).float()
+        self.register_buffer("gain", others)  # 1 - beta once the term was seen; 0 for the first
+        self.register_buffer("_gain", (1 - self.decay) * others, persistent=False)
+        self.register_buffer("reference", torch.tensor(torch.nan))  # the first one's size when it was last seen
 
     def observe(self, observation: Observation) -> None:
-        """Moves the weight of each term that was seen together with the first towards the ratio of their gradients."""
-        seen = observation.seen & observation.seen[0] & self._others
-        self.weight.lerp_(torch.where(seen, self._ratio(observation), self.weight), self.gain)
-        self.gain.masked_fill_(seen, 1 - self.decay)
+        """Moves the weight of each term that was seen towards the ratio of the gradients."""
+        ratio = self._ratio(observation)
+        moves = ratio < torch.inf
+        target = torch.where(moves, ratio, self.weight)
+        torch.minimum(torch.lerp(self.weight, target, self.gain), target * MOST, out=self.weight)
+        set_where(self.gain, moves, self._gain)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs the first loss by 1 and each other by its lambda."""
         return weighted_sum(losses, self.weight, present)
 
     def _ratio(self, observation: Observation) -> Tensor:
-        reference, sizes = observation.norms[0], observation.norms
+        """Returns the ratios ``[terms]``; nan or inf where one of the two gradients was never seen."""
+        first, sizes = observation.norms, observation.norms
         if self.uses_magnitudes:
             if observation.largest is None or observation.mean_magnitude is None:
                 raise ValueError(
                     "`largest` and `mean_magnitude` must be given for statistic='max_mean', got None: give them, or "
                     "make the scheme with statistic='norm'."
                 )
-            reference, sizes = observation.largest[0], observation.mean_magnitude
-        return (reference / sizes).to(self.weight.dtype)
+            first, sizes = observation.largest, observation.mean_magnitude
+        set_where(self.reference, observation.seen[0], first[0])
+        return (self.reference / sizes).to(self.weight.dtype)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay
-from lossbalance.weighting.averages import move_average, read_average, start_average
+from lossbalance.weighting.averages import limit_average, move_average, read_average, start_average
 from lossbalance.weighting.base import Observation, weighted_sum
 from lossbalance.weighting.positive import PositiveWeighting
 
@@ -31,6 +31,9 @@ class NTK(PositiveWeighting):
     rate at which the term's own gradient flow lowers it now, :math:`-\dot L_i / L_i = n_i^2 / L_i` exactly: large
     eigenvalues are solved first, and then the quotient falls below the trace. With means over different numbers of
     samples N it balances these rates, where the trace would be that of sums.
+
+    No average is below a tenth of the last rate, so a term that starts at its minimum up to rounding, and comes back,
+    gets at most ten times its weight.
 
     The rest is as published: the sum includes the term itself, so all weights are above 1. Place the probes at the
     parameters (``WeightedLoss.probe_parameters``); at an activation it is the kernel of what lies below the loss and
@@ -71,7 +74,9 @@ class NTK(PositiveWeighting):
     def observe(self, observation: Observation) -> None:
         """Moves the average of each term that was seen towards its rate."""
         seen = self.find_positive(observation)
-        move_average(self.average, observation.norms.square() / observation.losses, seen, self.decay)
+        rate = observation.norms.square() / observation.losses
+        move_average(self.average, rate, seen, self.decay)
+        limit_average(self.average, rate, seen, self.decay)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by the sum of the rates over its own; by 1 as long as that is unknown."""

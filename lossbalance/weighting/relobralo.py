@@ -24,8 +24,9 @@ class ReLoBRaLo(PositiveWeighting):
     where :math:`\rho` is 1 or 0, drawn in each step with the mean ``rho``. As in the authors' code a term weighs 1 in
     its first step, and :math:`\hat\lambda(1, 0)` in its second.
 
-    All ranks draw the same :math:`\rho`, and the state of the generator is saved. A term that a step lacks keeps its
-    weight, and counts as one without progress in the sums of the others.
+    All ranks and terms draw the same :math:`\rho`, and the state of the generators is saved. A term that a
+    step lacks keeps its weight, and counts with its last progress in the sums of the others: terms that are never in
+    one step get the weights that they would get together.
 
     Args:
         terms: Names of the losses, in the order of the row.
@@ -56,6 +57,7 @@ class ReLoBRaLo(PositiveWeighting):
 
     losses: Tensor
     weight: Tensor
+    progress: Tensor
     stays: Tensor
     state: Tensor
 
@@ -70,17 +72,18 @@ class ReLoBRaLo(PositiveWeighting):
         self.seed = check_integer("seed", seed, 0)
         self.register_buffer("losses", torch.full((2, len(self.terms)), torch.nan))  # L(0), L(t - 1); nan before
         self.register_buffer("weight", torch.ones(len(self.terms)))  # w
+        self.register_buffer("progress", torch.ones(2, len(self.terms)))  # L(t) / L(0), L(t) / L(t - 1)
         self.register_buffer("stays", torch.zeros(len(self.terms)))  # alpha, and 0 in the second step of a term
-        self.register_buffer("state", start_random(self.seed, 1))
+        self.register_buffer("state", start_random(self.seed, 1).repeat(len(self.terms)))  # one sequence
 
     def observe(self, observation: Observation) -> None:
         """Moves the weights of the terms that were seen."""
         seen = self.find_positive(observation)
         first, latest = self.losses
         losses = torch.where(seen, observation.losses.to(latest.dtype), latest)
-        progress = (losses / self.losses).nan_to_num(1.0)
-        since_first, since_last = len(self.terms) * torch.softmax(progress / self.temperature, dim=1)
-        draw(self.state, seen.any())
+        set_where(self.progress, seen, (losses / self.losses).nan_to_num(1.0))
+        since_first, since_last = len(self.terms) * torch.softmax(self.progress / self.temperature, dim=1)
+        draw(self.state, seen)
         keeps = read_random(self.state) < 2 * self.rho - 1  # rho
         history = torch.where(keeps, self.weight, since_first)
         known = first > 0

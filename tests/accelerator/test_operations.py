@@ -21,17 +21,17 @@ BOUNDS = {
     "uncertainty": (22, 22),  # goal: 22, 34
     "uncertainty_softmax": (12, 12),  # goal: 12, 24
     "gradbalance": (19, 19),  # goal: 25, 37
-    "lr_annealing": (23, 23),  # goal: 25, 37
+    "lr_annealing": (25, 25),  # goal: 25, 37
     "gradnorm": (47, 47),  # goal: 40, 52
     "ntk": (25, 25),  # goal: 25, 37
     "constrained": (12, 12),  # goal: 12, 24
     "cov": (28, 28),  # goal: 12, 24
     "dwa": (19, 19),  # goal: 12, 24
-    "famo": (40, 40),  # an optimizer of its own: no goal
+    "famo": (39, 39),  # an optimizer of its own: no goal
     "geometric_mean": (12, 12),  # goal: 12, 24
     "inverse_loss": (19, 19),  # goal: 12, 24
     "random_weighting": (10, 10),  # goal: 12, 24
-    "relobralo": (26, 26),  # goal: 12, 24
+    "relobralo": (27, 27),  # goal: 12, 24
     "smooth_tchebycheff": (11, 11),  # goal: 12, 24
     "softadapt": (12, 12),  # goal: 12, 24
     "scalarizer": (50, 50),  # no goal: what it wraps is not ours

@@ -81,3 +81,38 @@ def test_a_term_never_seen_weighs_one():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises((TypeError, ValueError), match=message):
         GradBalance(["aux", "main"], **settings)
+
+
+def test_tuned_weights_hold_at_first_and_then_the_shares_that_they_gave():
+    scheme = GradBalance(["aux", "main"], start={"aux": 0.1, "main": 1.0}, start_steps=2, decay=0.5)
+    assert scheme(torch.ones(2))[1].tolist() == pytest.approx([0.1, 1.0])
+    assert observe(scheme, 4.0, 1.0) == pytest.approx([0.1, 1.0])
+    assert observe(scheme, 8.0, 3.0) == pytest.approx([0.1, 1.0])
+    # mean norms 6 and 2; averages (4 / 8 + 8 / 4 + 16 / 2) * 8 / 7 = 12 and (1 / 8 + 3 / 4 + 1 / 2) * 8 / 7
+    assert observe(scheme, 16.0, 1.0) == pytest.approx([0.1 * 6 / 12, 2 / (11 / 7)])
+
+
+def test_after_the_start_each_term_keeps_its_share_while_its_gradient_grows_a_hundredfold():
+    scheme = GradBalance(["aux", "main"], start={"aux": 0.1, "main": 1.0}, start_steps=10)
+    for _ in range(10):
+        observe(scheme, 5.0, 2.0)
+    for _ in range(200):
+        weights = observe(scheme, 500.0, 2.0)
+    assert [weights[0] * 500.0, weights[1] * 2.0] == pytest.approx([0.1 * 5.0, 1.0 * 2.0])
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.99, 0.999])
+def test_once_its_norm_is_known_no_gradient_is_more_than_ten_times_its_share(decay):
+    scheme = GradBalance(["stay", "task"], decay=decay)
+    for norm in [1e-7] * 50 + [0.5] * 50:
+        weights = observe(scheme, norm, 1.0)
+        assert weights[0] * norm <= 10.001 * 0.5
+
+
+def test_ratios_and_tuned_weights_exclude_each_other():
+    with pytest.raises(ValueError, match="`ratios` and `start` both set the share of each term"):
+        GradBalance(["aux", "main"], ratios={"aux": 1, "main": 1}, start={"aux": 1, "main": 1})
+    with pytest.raises(ValueError, match=r"`start\['aux'\]` must be a positive, finite number, got 0"):
+        GradBalance(["aux", "main"], start={"aux": 0, "main": 1})
+    with pytest.raises(ValueError, match="`start_steps` must be a whole number, 1 or more, got 0"):
+        GradBalance(["aux", "main"], start={"aux": 1, "main": 1}, start_steps=0)

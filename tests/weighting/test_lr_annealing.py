@@ -31,10 +31,25 @@ def test_weights_move_towards_the_ratio_of_norms_by_hand():
 
 
 @pytest.mark.parametrize("statistic", ["max_mean", "norm"])
-def test_without_the_first_term_nothing_moves(statistic):
-    scheme = LRAnnealing(TERMS[:2], statistic=statistic)
-    before = observe(scheme, [[12.0, 0.0], [2.0, 1.0]])
-    assert observe(scheme, [[math.nan, math.nan], [7.0, 7.0]], seen=[False, True]) == before
+def test_without_the_first_term_its_last_gradient_is_the_reference(statistic):
+    scheme, together = (LRAnnealing(TERMS[:2], statistic=statistic) for _ in range(2))
+    for gradients in ([[12.0, 0.0], [2.0, 1.0]], [[12.0, 0.0], [7.0, 7.0]]):
+        expected = observe(together, gradients)
+    observe(scheme, [[12.0, 0.0], [2.0, 1.0]])
+    assert observe(scheme, [[math.nan, math.nan], [7.0, 7.0]], seen=[False, True]) == expected
+
+
+def test_before_the_first_term_was_seen_the_others_weigh_one():
+    scheme = LRAnnealing(TERMS[:2], statistic="norm")
+    assert observe(scheme, [[0.0, 0.0], [2.0, 1.0]], seen=[False, True]) == [1.0, 1.0]
+    assert observe(scheme, [[12.0, 0.0], [3.0, 0.0]]) == [1.0, 4.0]
+
+
+def test_no_weight_exceeds_ten_times_the_ratio_of_the_last_gradients():
+    scheme = LRAnnealing(TERMS[:2], decay=0.9, statistic="norm")
+    observe(scheme, [[1.0, 0.0], [1e-7, 0.0]])
+    assert observe(scheme, [[1.0, 0.0], [0.5, 0.0]]) == pytest.approx([1.0, 20.0])
+    assert observe(scheme, [[1.0, 0.0], [0.5, 0.0]]) == pytest.approx([1.0, 0.9 * 20 + 0.1 * 2])
 
 
 def test_a_term_that_comes_later_starts_at_its_ratio():
