@@ -1,17 +1,21 @@
 """Diagnostics of a training, epoch by epoch: each fault by name, since when, how much, and the likely cure."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch.optim import Optimizer
 
 from lossbalance.callbacks.epochs import Epochs
+from lossbalance.callbacks.many_terms import MANY
 from lossbalance.criterion.optimizer_check import find_faults
 from lossbalance.criterion.step_warnings import describe_detached
 from lossbalance.criterion.weighted_loss import WeightedLoss
 
 _NEARLY_ALL = 0.95  # of the gradient
 _HARDLY_ANY = 0.01  # of the gradient
+_OF_EQUAL = 0.1  # of an equal share, where terms are many
+_MOST = 3  # of a kind that are named, where terms are many
 _FAR = 1e3  # from the weight that the term had in the first epoch
 _UNMOVED = 1e-6  # relative change of the loss from the first epoch to the second
 _NOTHING = 1e-4  # of the gradient, for a penalty
@@ -29,11 +33,28 @@ def diagnose(epochs: Epochs) -> Iterator[tuple[str, str]]:
         (epochs.pairs, (_conflicting,)),
     ]
     for names, functions in checks:
-        for name in names:
-            for check in functions:
-                message = check(epochs, name)
-                if message is not None:
-                    yield f"{check.__name__} {name}", message
+        yield from _check_all(epochs, names, functions)
+
+
+def _check_all(
+    epochs: Epochs, names: Iterable[str], checks: Sequence[Callable[[Epochs, str], str | None]]
+) -> Iterator[tuple[str, str]]:
+    """Yields the faults that the checks find, of many terms the first few of each kind."""
+    found = Counter[str]()
+    for name in names:
+        for check in checks:
+            message = check(epochs, name)
+            if message is None:
+                continue
+            found[check.__name__] += 1
+            if len(epochs.terms) <= MANY or found[check.__name__] <= _MOST:
+                yield f"{check.__name__} {name}", message
+    for kind, count in found.items():
+        if len(epochs.terms) > MANY and count > _MOST:
+            yield (
+                f"{kind} of others",
+                f"{kind[1:].replace('_', ' ').capitalize()}: {count - _MOST} further ones, not listed.",
+            )
 
 
 def diagnose_detached(epochs: Epochs) -> list[str]:
@@ -91,14 +112,17 @@ def _dominant(epochs: Epochs, term: str) -> str | None:
 
 
 def _starved(epochs: Epochs, term: str) -> str | None:
+    least = min(_HARDLY_ANY, _OF_EQUAL / len(epochs.terms))
+
     def is_starved(i: int) -> bool:
-        alone = any(_dominates(epochs, other, i) for other in epochs.terms)  # reported as that term's fault
-        return not alone and epochs.compares(i) and 0 < epochs.mean("gradient_share", term, i) < _HARDLY_ANY
+        alone = epochs.largest_share(i) > _NEARLY_ALL  # reported as that term's fault
+        return not alone and epochs.compares(i) and 0 < epochs.mean("gradient_share", term, i) < least
 
     since = epochs.since(is_starved)
     if since is None:
         return None
-    ratios = ", ".join(f"{name}: {4 if name == term else 1}" for name in epochs.terms)
+    shown = epochs.terms if len(epochs.terms) <= MANY else [term, "..."]
+    ratios = ", ".join("..." if name == "..." else f"{name}: {4 if name == term else 1}" for name in shown)
     return (
         f"{term!r} has had {epochs.mean('gradient_share', term):.2%} of the gradient since epoch {since}: "
         f"try InverseLoss (`loss=inverse_loss`), or GradBalance with ratios (`loss=gradbalance` "

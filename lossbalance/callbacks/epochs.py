@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field
 
 from lossbalance.callbacks.balance_losses import BalanceLosses
-from lossbalance.callbacks.keys import key, pair_name
+from lossbalance.callbacks.keys import key
 from lossbalance.callbacks.statistics import TermStatistics
 
 
@@ -26,6 +25,8 @@ class Epochs:
     """The plain losses of the validation in each epoch, by the names of the terms."""
     detached: Collection[str] = ()
     """The terms whose loss had no gradient beside others that had one."""
+    _compared: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)  # by epoch
+    _largest: dict[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -37,13 +38,12 @@ class Epochs:
     ) -> "Epochs":
         """Returns the record of one criterion."""
         criterion, prefix = statistics.criterion, statistics.prefix
-        pairs = {pair_name(a, b, prefix): (a, b) for a, b in combinations(criterion.terms, 2)}
         probed = {*criterion.probes.placed, *criterion.probes.probed, *(balancer.probes if balancer else ())}
         return cls(
             terms=[f"{prefix}{term}" for term in criterion.terms],
             penalties=[f"{prefix}{name}" for name in criterion.penalties],
             probed={f"{prefix}{term}" for term in probed},
-            pairs={} if criterion.conflict else pairs,
+            pairs={} if criterion.conflict else statistics.pairs.by_name,
             history=history,
             validation=validation,
             detached={f"{prefix}{term}" for term in criterion.step_warnings.detached},
@@ -74,8 +74,18 @@ class Epochs:
 
     def compares(self, epoch: int) -> bool:
         """Whether gradient shares of an epoch compare: several terms have a weight, and all of them were measured."""
-        weighing = [term for term in self.terms if self.weighs(term, epoch)]
-        return len(weighing) > 1 and not any(self.unseen(term, epoch) for term in weighing)
+        if epoch not in self._compared:
+            weighing = [term for term in self.terms if self.weighs(term, epoch)]
+            self._compared[epoch] = len(weighing) > 1 and not any(self.unseen(term, epoch) for term in weighing)
+        return self._compared[epoch]
+
+    def largest_share(self, epoch: int) -> float:
+        """Returns the largest gradient share of an epoch; nan where shares do not compare."""
+        if epoch not in self._largest:
+            shares = [self.mean("gradient_share", term, epoch) for term in self.terms]
+            known = [share for share in shares if math.isfinite(share)] if self.compares(epoch) else []
+            self._largest[epoch] = max(known, default=math.nan)
+        return self._largest[epoch]
 
     def since(self, holds: Callable[[int], bool], patience: int = 2) -> int | None:
         """Returns the number of the epoch since which ``holds`` is true of every epoch.

@@ -8,6 +8,7 @@ from pytorch_lightning import Trainer
 
 from lossbalance._utils.extras import explain_missing
 from lossbalance._utils.warn import warn_user
+from lossbalance.callbacks.keys import names_of
 
 
 def publish(trainer: Trainer, means: Mapping[str, float]) -> None:
@@ -35,7 +36,7 @@ def draw(
     except ImportError as error:
         warn_user(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
         return
-    short = len(by_epoch) == 1 and by_step
+    short = len(by_epoch) == 1 and by_step and names_of("loss", by_step[-1])
     figure = draw_history(by_step, "step") if short else draw_history(by_epoch, "epoch")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "losses.png")

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lossbalance._utils.palette import MUTED, PALETTE
 from lossbalance.callbacks.keys import key, names_of
+from lossbalance.callbacks.many_terms import extremes
 
 _PANELS = {
     "loss": ("Loss, unweighted", "loss"),
@@ -26,6 +27,8 @@ _DECADES = 30.0  # values further apart than this factor are drawn on a logarith
 def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") -> Figure:
     """Draws losses, weights, contributions and, where measured, gradient shares and cosines, one panel each.
 
+    Of many terms those with the ten largest and the ten smallest losses are drawn, and the range of all.
+
     Args:
         history: One row for each point in time, with values such as ``loss/<term>``, as :class:`LossMonitor` logs them.
         time: The name of the time in a row, ``"epoch"`` or ``"step"``.
@@ -40,7 +43,7 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
     """
     logged = dict.fromkeys(name for row in history for name in row)  # in order
     panels = [quantity for quantity in _PANELS if names_of(quantity, logged)]
-    terms = names_of("loss", logged)
+    terms = list(extremes({term: history[-1].get(key("loss", term), math.nan) for term in names_of("loss", logged)}))
     width = 3.6 * len(panels)
     figure = Figure(figsize=(width, 3.6), dpi=110)
     for quantity, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False).flat, strict=True):
@@ -71,6 +74,7 @@ def _draw_panel(
     for i, (name, values) in enumerate(zip(names, series, strict=True)):
         style = ("-", "--", ":")[i // len(PALETTE) % 3]
         axes.plot(times, values, style, color=PALETTE[i % len(PALETTE)], label=name, marker=".")
+    _draw_quantiles(axes, history, times, quantity)
     title, unit = _PANELS[quantity]
     axes.set(title=title, ylabel=unit, xlabel=time)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -86,3 +90,10 @@ def _draw_panel(
     elif 0 < lowest * _DECADES < highest:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
+
+
+def _draw_quantiles(axes: Axes, history: Sequence[Mapping[str, float]], times: Sequence[float], quantity: str) -> None:
+    """Shades the range of all terms but the outer tenths, where there are many."""
+    low, high = ([row.get(key("quantile", f"{quantity}/{q}"), math.nan) for row in history] for q in ("0.1", "0.9"))
+    if any(map(math.isfinite, low)):
+        axes.fill_between(times, low, high, color=MUTED, alpha=0.25, linewidth=0)

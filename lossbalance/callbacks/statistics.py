@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from lossbalance.callbacks.keys import OF_PAIRS, OF_TERMS, key, names_of, pair_name
+from lossbalance.callbacks.keys import OF_PAIRS, OF_TERMS, key, names_of
+from lossbalance.callbacks.many_terms import MANY, Pairs, quantiles
 from lossbalance.callbacks.running_means import RunningMeans
 from lossbalance.criterion.breakdown import Step, tabulate
 from lossbalance.criterion.weighted_loss import WeightedLoss
@@ -56,11 +56,12 @@ class TermStatistics:
         self.applied = [name for name, penalty in penalties.items() if penalty.mode != "loss"]
         self.names = [key(quantity, prefix + term) for quantity in OF_TERMS for term in criterion.terms]
         self.names += [key("penalty", prefix + name) for name in self.in_total]
-        pairs = [pair_name(a, b, prefix) for a, b in combinations(criterion.terms, 2)]
-        self.names += [key(quantity, pair) for quantity in OF_PAIRS for pair in pairs]
+        self.pairs = Pairs(criterion.terms, prefix)
+        self._size = len(self.names) + len(OF_PAIRS) * self.pairs.count
+        self.names += [key(quantity, pair) for quantity in OF_PAIRS for pair in self.pairs.by_name]
         self.means = {
-            "epoch": RunningMeans(len(self.names)).to(device),
-            "log": RunningMeans(len(self.names)).to(device),
+            "epoch": RunningMeans(self._size).to(device),
+            "log": RunningMeans(self._size).to(device),
             "penalty_shares": RunningMeans(len(penalties)).to(device),
         }
         self._calls = CallReader(criterion)
@@ -85,6 +86,8 @@ class TermStatistics:
         """Returns the means since the last log, by name, and resets them."""
         self._count()
         means = self._read("log")
+        if self._is_many:
+            means = quantiles(means)
         self.means["epoch"].absorb(self.means["log"])
         self.means["log"].reset()
         return means
@@ -95,6 +98,8 @@ class TermStatistics:
         self.means["epoch"].absorb(self.means["log"])
         names = [key("gradient_share", self.prefix + name) for name in self.criterion.penalties]
         means = self._read("epoch") | finite_means(names, self.means["penalty_shares"])
+        if self._is_many:
+            means |= quantiles(means)
         for each in self.means.values():
             each.reset()
         return means
@@ -116,10 +121,12 @@ class TermStatistics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the sums, if they are of the same names in any order."""
-        if set(state["names"]) != set(self.names):
+        if set(state["names"]) != set(self.names) or (self._is_many and state["names"] != self.names):
             return
         for span, means in self.means.items():
             means.load_state_dict(state[span])
+        if self._is_many:  # the pairs have no names, and no other order
+            return
         order = [state["names"].index(name) for name in self.names]
         for span in ("epoch", "log"):
             self.means[span].select(order)
@@ -138,7 +145,7 @@ class TermStatistics:
         self._uncounted.clear()
 
     def _read(self, span: str) -> dict[str, float]:
-        means = finite_means(self.names, self.means[span])
+        means = self._means(span)
         for name in self.applied if means else ():  # the optimizer applies them
             means[key("penalty", self.prefix + name)] = self.criterion.last.penalties[name].item()
         for name, penalty in self.criterion.penalties.by_name.items() if means else ():
@@ -147,6 +154,18 @@ class TermStatistics:
             means[key("distance", self.prefix + term)] = distance.item()  # from its limit
         never = {key("not_finite", name) for name in names_of("not_finite", means)}  # logged only where it happens
         return {name: mean for name, mean in means.items() if mean or name not in never}
+
+    def _means(self, span: str) -> dict[str, float]:
+        if not self._is_many:
+            return finite_means(self.names, self.means[span])
+        values = self.means[span].compute()
+        found = dict(zip(self.names, values[: len(self.names)].tolist(), strict=True))
+        found |= self.pairs.read(values[len(self.names) :].cpu()) if span == "epoch" else {}
+        return {name: mean for name, mean in found.items() if math.isfinite(mean)}
+
+    @property
+    def _is_many(self) -> bool:
+        return len(self.criterion.terms) > MANY
 
 
 def finite_means(names: Iterable[str], means: RunningMeans) -> dict[str, float]:

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lossbalance.callbacks.many_terms import extremes
+
 _COLUMNS = {
     "loss": "loss",
     "weight": "weight",
@@ -32,10 +34,12 @@ def show(record: dict[str, Any]) -> None:
         sparse = ["zeros"] if any("zeros" in values for values in rows.values()) else []
         for column in [*_COLUMNS.values(), *sparse]:
             table.add_column(column, justify="right", no_wrap=True)
-        for name, values in rows.items():
+        shown = list(extremes({name: values["loss"] for name, values in rows.items()}))
+        for name in shown:
+            values = rows[name]
             cells = [*(_cell(column, values[column]) for column in _COLUMNS), *(_zeros(values) for _ in sparse)]
             table.add_row(escape(name), *cells)
-        console.print(table)
+        _print(console, table, len(shown), len(rows), "losses")
     if record.get("conflicts"):
         _show_conflicts(console, record["conflicts"])
     for diagnosis in record.get("diagnoses", []):
@@ -55,9 +59,19 @@ def show_test(metrics: Mapping[str, float], tested: str) -> None:
     console = Console()
     console.print(f"[i]The test of {escape(tested)}[/i]", highlight=False, soft_wrap=True)
     table = Table(Column("test", overflow="fold"), "value")
-    for name, value in metrics.items():
-        table.add_row(escape(name.removeprefix("test/")), f"{value:.4g}")
+    whole = {name for name in metrics if name.count("/") < 2}  # not of one term
+    kept = whole.union(extremes({name: value for name, value in metrics.items() if name not in whole}))
+    shown = [name for name in metrics if name in kept]
+    for name in shown:
+        table.add_row(escape(name.removeprefix("test/")), f"{metrics[name]:.4g}")
+    _print(console, table, len(shown), len(metrics), "values")
+
+
+def _print(console: Console, table: Table, shown: int, count: int, what: str) -> None:
+    """Prints a table, and how many rows it lacks."""
     console.print(table)
+    if shown < count:
+        console.print(f"The largest and smallest {what} of {count}: summary.json has all.", highlight=False)
 
 
 def _show_conflicts(console: Console, conflicts: Mapping[str, Mapping[str, float]]) -> None:
