@@ -15,7 +15,7 @@ class TableNet(nn.Module):
         inputs: Number of features.
         outputs: Output size of each head.
         width: Units in a hidden layer.
-        depth: Number of hidden layers.
+        depth: Number of hidden layers; 0 for a linear model.
         dropout: The part of the hidden units that is left out in training, in [0, 1).
 
     Shape:
@@ -26,7 +26,7 @@ class TableNet(nn.Module):
         self, inputs: int, outputs: Sequence[int], width: int = 64, depth: int = 2, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        width, depth = check_integer("width", width, 1), check_integer("depth", depth, 1)
+        width, depth = check_integer("width", width, 1), check_integer("depth", depth, 0)
         dropout = check_number("dropout", dropout, "a number in [0, 1)", lambda number: 0 <= number < 1)
         sizes = [inputs, *[width] * depth]
         layers = [
@@ -35,7 +35,7 @@ class TableNet(nn.Module):
             for layer in (nn.Linear(first, second), nn.ReLU(), nn.Dropout(dropout))
         ]
         self.trunk = nn.Sequential(*layers)
-        self.heads = nn.ModuleList(nn.Linear(width, count) for count in outputs)
+        self.heads = nn.ModuleList(nn.Linear(sizes[-1], count) for count in outputs)
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Returns the outputs of each head."""
