@@ -48,6 +48,14 @@ def test_the_router_has_one_percent_of_the_gradient():
     assert shares["router"] == pytest.approx(0.01, abs=0.005)
 
 
+def test_the_relevant_inputs_are_those_of_the_lasso_and_no_noise_is_among_them():
+    found = run("relevant_inputs")
+    assert found["linear model, L1"] == found["lasso of scikit-learn"]
+    for inputs in found.values():
+        assert {"bmi", "bp", "s5"} < set(inputs)
+        assert not any(name.startswith("noise") for name in inputs)
+
+
 def run_notebook(name):
     notebook = json.loads((EXAMPLES / name).read_text())
     names = {"__name__": "notebook"}
