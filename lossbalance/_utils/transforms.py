@@ -18,11 +18,16 @@ def refuse_transforms(what: str) -> None:
     cure = "switch the criterion to evaluation by `criterion.eval()` there"
     if is_exporting():
         raise RuntimeError(f"{what} is not possible while it is exported: {cure}.")
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+    if is_transforming():
         raise RuntimeError(
             f"{what} is not possible inside a transform of torch.func (functorch), such as grad or vmap: differentiate "
             f"by torch.autograd, or {cure}."
         )
+
+
+def is_transforming() -> bool:
+    """Returns whether a transform of ``torch.func`` runs the code: its tensors are void afterwards."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_exporting() -> bool:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.distributed import Ranks
-from lossbalance._utils.transforms import is_exporting
+from lossbalance._utils.transforms import is_exporting, is_transforming
 from lossbalance.conflict.base import Aggregator
 from lossbalance.criterion.breakdown import Breakdown, Step, by_name, make_breakdown
 from lossbalance.criterion.factors import Factors, check_factor
@@ -88,7 +88,7 @@ class WeightedLoss(nn.Module):
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:
             raise ValueError("`weight_sum` and `loss_sum` are two scales for the same weights: give one of them.")
-        self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, len(self.terms))
+        self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, self.terms)
         self._reader = LossReader(weighting.terms)
         self._factors = Factors(weighting.terms)
         self._frozen = 0  # how many times over
@@ -145,7 +145,7 @@ class WeightedLoss(nn.Module):
             total = touch_unused(total, wrapper)
         norms = None if seen is None or seen.norms is None else weights * seen.norms
         detached = {name: penalty.detach() for name, penalty in penalties.items()}
-        if not is_exporting():
+        if not (is_exporting() or is_transforming()):
             step = self.probes.open if self.training else None
             self._last = Step(total.detach(), given.row.detach(), weights, given.present, detached, norms, step)
         return total

@@ -8,10 +8,12 @@ below a hundredth of the largest one of all terms, or its norm below a ten-thous
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from lossbalance._utils.fabric import partial_backward
 from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.norms import NormAccumulator, measure_each
 from lossbalance.gradients.traced import sizes_of, trace_autograd
@@ -76,7 +78,8 @@ def _differentiate(
     step.crossed = []
     step.running.append(step)
     try:
-        return torch.autograd.grad(loss, [leaf], factor, retain_graph=True, allow_unused=True)[0]
+        with nullcontext() if torch.compiler.is_compiling() else partial_backward():
+            return torch.autograd.grad(loss, [leaf], factor, retain_graph=True, allow_unused=True)[0]
     finally:
         step.running.remove(step)
         step.accumulator = step.only = None

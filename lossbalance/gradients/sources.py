@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance._utils.distributed import Ranks
+from lossbalance._utils.fabric import partial_backward
 from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.data_parallel import check_even_inputs, check_static_graph
 from lossbalance.gradients.norms import NormAccumulator, measure_each
@@ -112,7 +113,8 @@ class SharedNorms(NormSource):
     def _differentiate(
         self, terms: list[str], index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator
     ) -> None:
-        gradients = torch.autograd.grad(loss, self.shared, factor, retain_graph=True, allow_unused=True)
+        with partial_backward():
+            gradients = torch.autograd.grad(loss, self.shared, factor, retain_graph=True, allow_unused=True)
         if all(gradient is None for gradient in gradients):
             raise ValueError(
                 f"`shared` must be what the losses are computed from, and {terms[index]!r} depends on none of its "

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_positive
 from lossbalance._utils.distributed import Ranks
+from lossbalance._utils.fabric import partial_backward
 from lossbalance.penalties.attachment import Attachment
 from lossbalance.penalties.dtensor import check_not_sharded, norm, upcast
 from lossbalance.penalties.normalization import check_normalization
@@ -167,7 +168,8 @@ class Penalty(nn.Module, ABC):
         check_not_sharded(module)
         groups = self.groups(module)
         weights = [weight for group in groups for weight in group.weights]
-        gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)
+        with partial_backward():
+            gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)
         pairs = zip(weights, gradients, strict=True)
         data = norm({weight: upcast([gradient])[0] for weight, gradient in pairs if gradient is not None})
         with torch.no_grad():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lossbalance._utils.checks import check_names, check_number, check_positive, did_you_mean
+from lossbalance._utils.transforms import is_transforming
 from lossbalance._utils.warn import warn_user
 from lossbalance.weighting.averages import FIRST, TINY, average_first, start_first
 from lossbalance.weighting.base import Observation
@@ -135,6 +136,8 @@ class Uncertainty(PositiveWeighting):
             charge, slope = s, c  # c s
         else:
             charge, slope = softplus(s) / torch.sigmoid(s), torch.sigmoid(s) * present  # ln(1 + e^s)
+        if is_transforming():  # which knows no function with a backward pass of its own
+            return torch.addcmul(weights * losses, slope, charge).sum(), weights
         curve = None if self.regularizer == "log" else s
         return _Total.apply(losses, self.log_variance, weights, charge, slope, self.steps, self._zeros, curve), weights
 

@@ -70,10 +70,21 @@ def test_a_resumed_run_goes_on_bit_for_bit_and_weights_are_the_gradient_of_the_t
     torch.testing.assert_close(torch.stack(list(straight.criterion.weights.values())), torch.stack(gradients))
 
 
-def test_negative_losses_do_not_turn_the_weights_around():
+@pytest.mark.parametrize("scheme", [Equal, GradBalance])
+def test_a_negative_loss_is_refused_by_name(scheme):
+    criterion, x = WeightedLoss(scheme(["a", "b"]), loss_sum=1.0), torch.ones(1, requires_grad=True)
+    with pytest.raises(ValueError, match=r"`losses` must be 0 or more for `loss_sum`, got \{'a': -3.0\}"):
+        criterion({"a": -3.0 * x.sum(), "b": x.sum()}, shared=x)
+
+
+def test_a_loss_that_turns_negative_later_moves_nothing_and_is_named_at_the_next_switch_of_mode():
     criterion = WeightedLoss(Equal(["a", "b"]), loss_sum=1.0)
-    criterion(row(-3.0, 1.0))
+    criterion(row(3.0, 1.0))
+    criterion(row(-1e9, 1.0))
     assert criterion.weights["a"].item() == pytest.approx(0.25)
+    with pytest.warns(UserWarning, match=r"`losses` must be 0 or more for `loss_sum`, got \{'a': -1"):
+        criterion.eval()
+    assert not criterion.scale.training
 
 
 def test_before_anything_was_seen_and_in_eval_nothing_changes():

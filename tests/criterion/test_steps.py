@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lossbalance import WeightedLoss
 from lossbalance.conflict import MGDA
-from lossbalance.weighting import Equal, GradBalance, LRAnnealing, UncertaintySoftmax
+from lossbalance.penalties import L2
+from lossbalance.weighting import Equal, GradBalance, LRAnnealing, Uncertainty, UncertaintySoftmax
 
 Losses = dict[str, Tensor]
 
@@ -262,16 +263,55 @@ def test_after_evaluation_the_last_step_is_that_of_the_evaluation():
     assert criterion.last.cosines == {}
 
 
-def test_a_criterion_in_evaluation_works_inside_transformed_functions():
-    criterion = WeightedLoss(UncertaintySoftmax(["a", "b"])).eval()
+TRANSFORMS = [
+    torch.func.grad,
+    torch.func.jacrev,
+    lambda f: torch.func.jacrev(torch.func.jacrev(f)),
+    lambda f: torch.func.vmap(torch.func.grad(f)),
+]
 
-    def total(x: Tensor) -> Tensor:
-        return criterion({"a": x.square().sum(), "b": (x - 1).square().sum()})
 
-    x = torch.tensor([1.0, 3.0])
-    weights = total(x) and criterion.weights
-    by_hand = 2 * x * weights["a"] + 2 * (x - 1) * weights["b"]
-    torch.testing.assert_close(torch.func.grad(total)(x), by_hand)
-    rows = torch.stack([x, x + 1])
-    torch.testing.assert_close(torch.func.vmap(total)(rows), torch.stack([total(row) for row in rows]))
-    assert criterion.last.total.shape == ()
+@pytest.mark.parametrize("scheme", [UncertaintySoftmax, Uncertainty, GradBalance])
+@pytest.mark.parametrize("loss_sum", [None, 2.0])
+def test_a_criterion_in_evaluation_works_inside_transformed_functions(scheme, loss_sum):
+    criterion = WeightedLoss(scheme(["a", "b"]), loss_sum=loss_sum)
+    x = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+
+    def losses(x: Tensor) -> Losses:
+        return {"a": x.square().sum(), "b": 3 * (x - 1).square().sum()}
+
+    leaf = x.clone().requires_grad_()
+    criterion(losses(leaf), shared=leaf)
+    criterion.eval()(losses(x))
+    weights, total = criterion.weights, criterion.last.total
+
+    def by_hand(x: Tensor) -> Tensor:
+        return sum(weights[term] * loss for term, loss in losses(x).items())
+
+    for transform in TRANSFORMS:
+        torch.testing.assert_close(transform(lambda x: criterion(losses(x)))(x), transform(by_hand)(x))
+    values = torch.func.vmap(lambda x: criterion(losses(x)))(x)
+    torch.testing.assert_close(values, torch.stack([criterion(losses(row)) for row in x]))
+    assert copy.deepcopy(criterion).weights == weights
+    assert criterion.last.total.shape == total.shape
+
+
+def test_a_module_of_fabric_under_mixed_precision_is_balanced():
+    fabric_module = pytest.importorskip("lightning.fabric")
+    fabric = fabric_module.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    torch.manual_seed(0)
+    net, x = Heads(), torch.randn(8, 2)
+    probed = WeightedLoss(GradBalance(["a", "b"]))
+    shared = WeightedLoss(GradBalance(["a", "b"]), penalties={"l2": L2(share=0.1)})
+    probed.probe_inputs(dict(net.heads))
+    model, optimizer = fabric.setup(net, torch.optim.SGD(net.parameters(), lr=1e-4))
+    for step in range(3):
+        optimizer.zero_grad()
+        losses = {term: (100 if term == "a" else 1) * loss for term, loss in model(x).items()}
+        if step:
+            shared(losses, module=net, shared=net.trunk.weight)
+        fabric.backward(probed(losses))
+        optimizer.step()
+    assert probed.last.gradient_shares["a"].item() == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(RuntimeError, match=r"fabric\.backward"):
+        probed(model(x)).backward()
