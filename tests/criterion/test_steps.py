@@ -315,3 +315,22 @@ def test_a_module_of_fabric_under_mixed_precision_is_balanced():
     assert probed.last.gradient_shares["a"].item() == pytest.approx(0.5, abs=0.1)
     with pytest.raises(RuntimeError, match=r"fabric\.backward"):
         probed(model(x)).backward()
+
+
+def test_accumulated_batches_keep_the_proportions_of_the_weights_and_loss_sum_their_size():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 3).expand(8, 3), torch.randn(3, 4)
+
+    def weights(batches: int, loss_sum: float | None) -> Tensor:
+        criterion = WeightedLoss(GradBalance(["a", "b"]), loss_sum=loss_sum)
+        for _ in range(4):
+            for rows in x.chunk(batches):
+                h = (rows @ weight).requires_grad_()
+                losses = {"a": 100 * criterion.probe("a", h).square().mean(), "b": criterion.probe("b", h).exp().mean()}
+                (criterion(losses) / batches).backward()
+        return torch.stack(list(criterion.weights.values()))
+
+    whole, parts = weights(1, None), weights(4, None)
+    torch.testing.assert_close(parts / parts.sum(), whole / whole.sum())
+    torch.testing.assert_close(parts, whole / 2)
+    torch.testing.assert_close(weights(4, 1.0), weights(1, 1.0))

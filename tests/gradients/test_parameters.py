@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lossbalance import WeightedLoss
 from lossbalance.weighting import Equal, GradBalance
-from tests.gradients.test_probes import CountBackward
+from tests.gradients.networks import CountBackward
 from tests.helpers.recorder import Recorder
 
 TERMS = ["residual", "boundary", "data"]
