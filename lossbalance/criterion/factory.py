@@ -17,6 +17,7 @@ def make_criterion(
     loss_sum: float | None = None,
     terms: Iterable[str] | None = None,
     process_group: Any = None,
+    fixed: Mapping[str, float] | None = None,
 ) -> WeightedLoss:
     """Returns a :class:`WeightedLoss` with at most one penalty, which gets the name of its class in small letters.
 
@@ -32,6 +33,7 @@ def make_criterion(
         loss_sum: As in ``WeightedLoss``.
         terms: What ``weighting`` in the same configuration reads its terms from; they must be its own.
         process_group: As in ``WeightedLoss``.
+        fixed: As in ``WeightedLoss``.
 
     Raises:
         ValueError: If ``terms`` are not those of the scheme.
@@ -44,10 +46,10 @@ def make_criterion(
     """
     penalties = {} if penalty is None or isinstance(penalty, Mapping) else {type(penalty).__name__.lower(): penalty}
     aggregator = None if isinstance(conflict, Mapping) else conflict
-    criterion = WeightedLoss(weighting, penalties, weight_sum, loss_sum, aggregator, process_group)
-    if terms is not None and list(terms) != list(criterion.terms):
+    criterion = WeightedLoss(weighting, penalties, weight_sum, loss_sum, aggregator, process_group, fixed)
+    if terms is not None and list(terms) != list(weighting.terms):
         raise ValueError(
-            f"`terms` must be those of `weighting`, {list(criterion.terms)}, got {list(terms)}: set them once, as "
+            f"`terms` must be those of `weighting`, {list(weighting.terms)}, got {list(terms)}: set them once, as "
             "`criterion.terms`."
         )
     return criterion

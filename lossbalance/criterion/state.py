@@ -14,7 +14,9 @@ from lossbalance.weighting.base import Weighting
 _END = 0.0  # of the text
 
 
-def prepare_state(state: dict[str, Any], prefix: str, weighting: Weighting, factors: Mapping[str, float]) -> None:
+def prepare_state(
+    state: dict[str, Any], prefix: str, weighting: Weighting, factors: Mapping[str, float], fixed: Sequence[str] = ()
+) -> None:
     """Brings the part of ``state`` under ``prefix`` into the form that the criterion loads, in place.
 
     Args:
@@ -22,6 +24,7 @@ def prepare_state(state: dict[str, Any], prefix: str, weighting: Weighting, fact
         prefix: The criterion's place in it, such as ``"criterion."``.
         weighting: The criterion's scheme.
         factors: The factors of terms and penalties, for a state of an earlier version, which has none.
+        fixed: Names of the terms of known weight.
 
     Raises:
         ValueError: If the state does not fit the scheme.
@@ -32,19 +35,19 @@ def prepare_state(state: dict[str, Any], prefix: str, weighting: Weighting, fact
             f"the state has no {names!r}, the names of scheme and terms, as it would in an earlier version: it is "
             f"taken for one of {type(weighting).__name__} with the terms in the order {list(weighting.terms)}."
         )
-        state[names] = describe(weighting, factors)
+        state[names] = describe(weighting, factors, fixed)
     if names in state:
-        bring_in_order(state, prefix, weighting)
+        bring_in_order(state, prefix, weighting, fixed)
 
 
-def read_factors(state: Tensor, weighting: Weighting) -> dict[str, float]:
+def read_factors(state: Tensor, weighting: Weighting, fixed: Sequence[str] = ()) -> dict[str, float]:
     """Returns the factors that are not 1.
 
     Raises:
         ValueError: If the state is not one of the scheme with its terms in the same order.
     """
-    ours = list(weighting.terms)
-    if read_terms(state, weighting) != ours:
+    ours = [*weighting.terms, *fixed]
+    if read_terms(state, weighting, fixed) != ours:
         raise ValueError(f"the state must have its terms in the order {ours}: load it as a whole.")
     return read_description(state)["factors"]
 
@@ -61,13 +64,14 @@ def materialize(criterion: nn.Module, is_loaded: bool) -> None:
             module.derive() if is_loaded else module.reset_parameters()
 
 
-def describe(weighting: Weighting, factors: Mapping[str, float]) -> Tensor:
+def describe(weighting: Weighting, factors: Mapping[str, float], fixed: Sequence[str] = ()) -> Tensor:
     """Returns the names of the scheme and its terms and all factors, as numbers.
 
     In a state, formats such as safetensors want tensors, a distributed checkpoint wants them of one size throughout a
     training, and an average over states wants numbers that averaging does not change.
     """
     names = {"scheme": type(weighting).__name__, "terms": list(weighting.terms), "factors": list(factors)}
+    names |= {"fixed": list(fixed)} if fixed else {}
     return torch.tensor([*json.dumps(names).encode(), _END, *factors.values()], dtype=torch.float64, device="cpu")
 
 
@@ -75,14 +79,14 @@ def read_description(state: Tensor) -> dict[str, Any]:
     """Returns what :func:`describe` was given."""
     numbers = [*state.tolist(), _END]  # an earlier version has the factors in the text, those that are not 1
     end = numbers.index(_END)
-    found = {"factors": {}} | json.loads(bytes(map(round, numbers[:end])))
+    found = {"factors": {}, "fixed": []} | json.loads(bytes(map(round, numbers[:end])))
     if end < len(state):
         found["factors"] = dict(zip(found["factors"], state[end + 1 :].tolist(), strict=True))
     return found
 
 
-def read_terms(state: Tensor, weighting: Weighting) -> list[str]:
-    """Returns the names of the terms in a state, once the state is one of the scheme and of its terms.
+def read_terms(state: Tensor, weighting: Weighting, fixed: Sequence[str] = ()) -> list[str]:
+    """Returns the names of the terms in a state, those of known weight last, once it is one of scheme and terms.
 
     Raises:
         ValueError: If it is that of another scheme or of other terms, or the order of the terms matters to the scheme.
@@ -104,29 +108,37 @@ def read_terms(state: Tensor, weighting: Weighting) -> list[str]:
             f"the state has {terms[0]!r} for its first term, the criterion {ours[0]!r}, and to {scheme} the first is "
             f"not like the others: make the criterion with {terms}."
         )
-    return terms
+    if sorted(found["fixed"]) != sorted(fixed):
+        raise ValueError(
+            f"the state must have the terms of known weight {list(fixed)}, got one with {found['fixed']}: make the "
+            "criterion with these as `fixed`, or leave the criterion out of the state and start anew."
+        )
+    return [*terms, *found["fixed"]]
 
 
-def bring_in_order(state: dict[str, Any], prefix: str, weighting: Weighting) -> None:
+def bring_in_order(state: dict[str, Any], prefix: str, weighting: Weighting, fixed: Sequence[str] = ()) -> None:
     """Brings the part of ``state`` under ``prefix`` in the order of the terms, in place.
 
     Args:
         state: The state of a criterion, or of a module that has one.
         prefix: The criterion's place in it, such as ``"criterion."``.
         weighting: The criterion's scheme.
+        fixed: Names of the terms of known weight.
 
     Raises:
         ValueError: If the state does not fit the scheme.
     """
     names = f"{prefix}_extra_state"
-    terms = read_terms(state[names], weighting)
-    if terms == list(weighting.terms):
+    terms, ours = read_terms(state[names], weighting, fixed), [*weighting.terms, *fixed]
+    if terms == ours:
         return
-    order = [terms.index(term) for term in weighting.terms]
+    order = [terms.index(term) for term in ours]
+    of_scheme = order[: len(weighting.terms)]
     for key in state:
         if key.startswith(prefix) and not key.startswith((f"{prefix}penalties.", names)):
-            state[key] = _reorder(state[key], order)
-    state[names] = describe(weighting, read_description(state[names])["factors"])
+            whole = not key.startswith((f"{prefix}weighting.", f"{prefix}scale."))
+            state[key] = _reorder(state[key], order if whole else of_scheme)
+    state[names] = describe(weighting, read_description(state[names])["factors"], fixed)
 
 
 def _reorder(value: Any, order: Sequence[int]) -> Any:

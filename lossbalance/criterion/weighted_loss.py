@@ -14,6 +14,7 @@ from lossbalance._utils.transforms import is_exporting, is_transforming
 from lossbalance.conflict.base import Aggregator
 from lossbalance.criterion.breakdown import Breakdown, Step, by_name, make_breakdown
 from lossbalance.criterion.factors import Factors, check_factor
+from lossbalance.criterion.fixed_terms import FixedTerms
 from lossbalance.criterion.loss_sum import LossSum, check_sum
 from lossbalance.criterion.losses import LossReader
 from lossbalance.criterion.optimizer_check import check_optimizers
@@ -31,6 +32,7 @@ from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.collection import Penalties
 from lossbalance.penalties.report import PenaltyReport, report
 from lossbalance.weighting.base import Losses, Weighting
+from lossbalance.weighting.fixed import Fixed
 
 
 class WeightedLoss(nn.Module):
@@ -46,11 +48,14 @@ class WeightedLoss(nn.Module):
         conflict: What the gradients of the terms are combined by at the branch; None is the plain sum.
         process_group: The ranks that share the terms, or a callable that returns them; None is all ranks. Where some
             have no losses, as under pipeline parallelism, give the ranks that do.
+        fixed: Weights of terms beside those of the scheme: priors, KL terms, losses whose weight means something. No
+            scheme weighs them, and no sum rescales them; in every other way they are terms.
 
     Raises:
-        TypeError: If ``weighting`` is not a scheme, a penalty not a penalty, a sum not a number, or
+        TypeError: If ``weighting`` is not a scheme, a penalty not a penalty, a sum or fixed weight not a number, or
             ``process_group`` not a group.
-        ValueError: If a sum is not positive and finite, or both are given, or a penalty has the name of a term.
+        ValueError: If a sum is not positive and finite, or both are given, a penalty has the name of a term, or a term
+            of ``fixed`` is one of the scheme's or has a negative weight.
 
     Example:
         >>> from lossbalance.weighting import Alpha
@@ -69,28 +74,32 @@ class WeightedLoss(nn.Module):
         loss_sum: float | None = None,
         conflict: Aggregator | None = None,
         process_group: Any = None,
+        fixed: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(weighting, Weighting):
             raise TypeError(f"`weighting` must be a scheme such as Equal(['aux', 'main']), got {weighting!r}.")
         if not isinstance(conflict, Aggregator | None):
             raise TypeError(f"`conflict` must be an aggregator such as PCGrad() or None, got {conflict!r}.")
         super().__init__()
-        self.terms, self.weighting, self.conflict = weighting.terms, weighting, conflict
+        self.weighting, self.conflict = weighting, conflict
+        self.fixed = FixedTerms(weighting.terms, fixed) if fixed or not isinstance(fixed, Mapping | None) else None
+        self.terms = weighting.terms if self.fixed is None else weighting.terms + self.fixed.terms
         if conflict is not None:
             conflict.set_terms(self.terms)
+        self._process_group = process_group
         self.ranks = weighting.ranks = Ranks(process_group)
-        self.probes = Probes(weighting.terms, self.ranks)
+        self.probes = Probes(self.terms, self.ranks)
         self.probes.magnitudes = weighting.uses_magnitudes
         self.branches = Branches(self.probes)
-        self.penalties = Penalties(penalties, weighting.terms)
+        self.penalties = Penalties(penalties, self.terms)
         for penalty in self.penalties.by_name.values():
             penalty.ranks = self.ranks
         self.weight_sum, self.loss_sum = check_sum("weight_sum", weight_sum), check_sum("loss_sum", loss_sum)
         if self.weight_sum is not None and self.loss_sum is not None:
             raise ValueError("`weight_sum` and `loss_sum` are two scales for the same weights: give one of them.")
-        self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, self.terms)
-        self._reader = LossReader(weighting.terms)
-        self._factors = Factors(weighting.terms)
+        self.scale = None if self.loss_sum is None else LossSum(self.loss_sum, weighting.terms)
+        self._reader = LossReader(self.terms)
+        self._factors = Factors(self.terms)
         self._frozen = 0  # how many times over
         self._last: Step | None = None
         self.step_warnings = StepWarnings()
@@ -132,8 +141,8 @@ class WeightedLoss(nn.Module):
         row = active.row
         if self.training and self.probes.probed:
             row = self.probes.begin_step(row, commit=not self._frozen)
-        total, weights = self.weighting.weigh(self._factors.scale_gradient(row), active.present)
-        total, weights = self._rescale(total, weights, row, is_complete=len(active.names) == len(self.terms))
+        is_complete = len(active.names) == len(self.terms)
+        total, weights = self._weigh(self._factors.scale_gradient(row), active.present, is_complete)
         total, weights = self._factors.scale_value(total, weights, row)
         if self.training:
             total = self._connect_branches(total, wrapper)
@@ -269,7 +278,7 @@ class WeightedLoss(nn.Module):
             TypeError: If it is not an optimizer.
             ValueError: If a parameter of the scheme is in no parameter group, in several, or under weight decay.
         """
-        check_optimizers(self.weighting, self.terms, optimizer)
+        check_optimizers(self.weighting, self.weighting.terms, optimizer)
 
     def attach(self, optimizer: Optimizer, module: nn.Module) -> Attachment:
         """Lets each step of the optimizer apply the penalties that are not in mode ``"loss"`` to ``module``.
@@ -324,9 +333,27 @@ class WeightedLoss(nn.Module):
         if self._last is not None:
             return by_name(self.terms, self._last.weights)
         ones = torch.ones(len(self.terms), device=self.probes.device, dtype=torch.float32)
-        total, weights = self.weighting.weigh(ones, ones > 0)
-        _, weights = self._rescale(total, weights, ones, unseen=1.0)
+        _, weights = self._weigh(ones, ones > 0, unseen=1.0)
         return by_name(self.terms, weights.detach() * self._factors.row)
+
+    def to_fixed(self) -> "WeightedLoss":
+        """Returns a criterion with the weights of the last call as constants, to resume or to reproduce with.
+
+        A term that the last call lacked gets the weight that it would have had. Penalties and aggregator are shared;
+        probes and branches have to be placed anew. It synchronizes with the device.
+
+        Raises:
+            RuntimeError: Before the first call.
+        """
+        if self._last is None:
+            raise RuntimeError("`to_fixed` takes the weights of the last call, and there was none: train first.")
+        with torch.no_grad():
+            losses = self._last.losses
+            _, weights = self._weigh(losses, torch.ones_like(losses, dtype=torch.bool))
+        numbers = dict(zip(self.terms, (weights * self._factors.row).tolist(), strict=True))
+        scheme, penalties = Fixed(self.terms, numbers).to(losses.device), self.penalties.by_name
+        criterion = WeightedLoss(scheme, penalties, conflict=self.conflict, process_group=self._process_group)
+        return criterion.to(losses.device).train(self.training)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -334,17 +361,17 @@ class WeightedLoss(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The names of the scheme and its terms, and the factors."""
-        return describe(self.weighting, self.factors)
+        return describe(self.weighting, self.factors, self._fixed_names)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restores the factors."""
-        saved = read_factors(state, self.weighting)
+        saved = read_factors(state, self.weighting, self._fixed_names)
         for name in self.factors:
             self.set_factor(name, saved.get(name, 1.0))
         self._is_loaded = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        prepare_state(state_dict, prefix, self.weighting, self.factors)
+        prepare_state(state_dict, prefix, self.weighting, self.factors, self._fixed_names)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _materialize(self) -> None:
@@ -359,9 +386,13 @@ class WeightedLoss(nn.Module):
         """Shows the scheme the step, in training; returns what was observed, or None."""
         if not self.training or self._frozen or not (self.weighting.observes or self.scale is not None):
             return None
-        seen = choose_source(self.weighting, self.probes, shared, wrapper).observe(losses)
+        source = choose_source(self.weighting, self.probes, shared, wrapper)
+        seen = source.observe(losses if self.fixed is None else self.fixed.hide(losses))
         if seen is None:
             return None
+        if self.fixed is not None:
+            norms = None if seen.norms is None else self.fixed.without_norms(seen.norms)
+            seen = seen._replace(observation=self.fixed.crop(seen.observation), norms=norms)
         with torch.no_grad():
             self.weighting.observe(seen.observation)
             if self.scale is not None:
@@ -374,6 +405,21 @@ class WeightedLoss(nn.Module):
         if self.branches.has_opened:
             check_even_inputs(wrapper)
         return self.branches.close(total)
+
+    @property
+    def _fixed_names(self) -> tuple[str, ...]:
+        return () if self.fixed is None else self.fixed.terms
+
+    def _weigh(
+        self, row: Tensor, present: Tensor, is_complete: bool = True, unseen: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the total and the weights of the scheme, rescaled, and of the terms of known weight."""
+        if self.fixed is None:
+            return self._rescale(*self.weighting.weigh(row, present), row, is_complete, unseen)
+        losses, count = row, self.fixed.count
+        row, there = losses[:count], present[:count]
+        total, weights = self._rescale(*self.weighting.weigh(row, there), row, is_complete, unseen)
+        return self.fixed.add(total, weights, losses, present)
 
     def _rescale(
         self, total: Tensor, weights: Tensor, losses: Tensor, is_complete: bool = True, unseen: float = 0.0

@@ -143,6 +143,8 @@ class Weighting(DeferredModule, ABC):
 
     def find_non_finite(self, losses: Tensor) -> Tensor:
         """Returns nan if one of the losses is not finite, else 0, ``[]``: in one operation, as 0 * inf is nan."""
+        if len(losses) > len(self.terms):  # there are terms of known weight beside those of the scheme
+            return losses.dot(torch.zeros_like(losses))
         return losses.dot(self._zeros.to(losses.dtype))
 
     @property

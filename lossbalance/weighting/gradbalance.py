@@ -43,8 +43,9 @@ class GradBalance(Weighting):
     is known, a term weighs 1. A term that starts at its minimum up to rounding, as a KL to a frozen copy does, never
     gets more than ten times its ratio of the gradient, for its first norms are known in the step itself. Later a norm
     is known at the probes one step late, and weights grow by a factor of 1 / decay per step at most: a term that was
-    quiet for t steps and comes back exceeds its ratio, in one step, by the factor by which its gradient has grown, at
-    most decay^-t (38,000 after 100 steps at .9); from the next step on by ten at most. With ``shared=`` it never does.
+    quiet for t steps and comes back exceeds its ratio, in one step, by the factor that its gradient has grown by, at
+    most about decay^-t (38,000 after 100 steps at .9); from the next step on by ten at most. With ``shared=`` it never
+    does.
 
     Args:
         terms: Names of the losses, in the order of the row.

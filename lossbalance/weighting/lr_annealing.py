@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_word
-from lossbalance.weighting.averages import MOST, set_where
+from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
+
+_MOST = 5.0  # times the ratio of the last gradients
 
 
 class LRAnnealing(Weighting):
@@ -30,8 +32,8 @@ class LRAnnealing(Weighting):
     ``WeightedLoss.probe_parameters``. The first time that a term is seen, its weight starts at the ratio itself; in the
     paper all start at 1. In a step without the first term its last gradient is the reference.
 
-    No weight exceeds ten times the ratio of the last gradients, so a term that starts at its minimum up to rounding
-    gets no more than ten times the first one's gradient. A term that comes back after a step with hardly any gradient
+    No weight exceeds five times the ratio of the last gradients, so a term that starts at its minimum up to rounding
+    gets no more than five times the first one's gradient. A term that comes back after a step with hardly any gradient
     may exceed it more, for the one step before its gradient is known at the probes: by :math:`1 - \beta` times what
     its gradient grew by.
 
@@ -89,7 +91,7 @@ class LRAnnealing(Weighting):
         ratio = self._ratio(observation)
         moves = ratio < torch.inf
         target = torch.where(moves, ratio, self.weight)
-        torch.minimum(torch.lerp(self.weight, target, self.gain), target * MOST, out=self.weight)
+        torch.minimum(torch.lerp(self.weight, target, self.gain), target * _MOST, out=self.weight)
         set_where(self.gain, moves, self._gain)
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

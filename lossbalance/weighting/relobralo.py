@@ -59,7 +59,7 @@ class ReLoBRaLo(PositiveWeighting):
     weight: Tensor
     progress: Tensor
     stays: Tensor
-    state: Tensor
+    states: Tensor
 
     def __init__(
         self, terms: Iterable[str], alpha: float = 0.999, temperature: float = 0.1, rho: float = 0.999, seed: int = 0
@@ -74,7 +74,7 @@ class ReLoBRaLo(PositiveWeighting):
         self.register_buffer("weight", torch.ones(len(self.terms)))  # w
         self.register_buffer("progress", torch.ones(2, len(self.terms)))  # L(t) / L(0), L(t) / L(t - 1)
         self.register_buffer("stays", torch.zeros(len(self.terms)))  # alpha, and 0 in the second step of a term
-        self.register_buffer("state", start_random(self.seed, 1).repeat(len(self.terms)))  # one sequence
+        self.register_buffer("states", start_random(self.seed, 1).repeat(len(self.terms)))  # one sequence
 
     def observe(self, observation: Observation) -> None:
         """Moves the weights of the terms that were seen."""
@@ -83,8 +83,8 @@ class ReLoBRaLo(PositiveWeighting):
         losses = torch.where(seen, observation.losses.to(latest.dtype), latest)
         set_where(self.progress, seen, (losses / self.losses).nan_to_num(1.0))
         since_first, since_last = len(self.terms) * torch.softmax(self.progress / self.temperature, dim=1)
-        draw(self.state, seen)
-        keeps = read_random(self.state) < 2 * self.rho - 1  # rho
+        draw(self.states, seen)
+        keeps = read_random(self.states) < 2 * self.rho - 1  # rho
         history = torch.where(keeps, self.weight, since_first)
         known = first > 0
         moves = seen & known
@@ -95,6 +95,11 @@ class ReLoBRaLo(PositiveWeighting):
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weighs each loss by its current weight."""
         return weighted_sum(losses, self.weight, present)
+
+    @property
+    def state(self) -> Tensor:
+        """The state ``[1]`` of the generator of the first term; those of the others draw the same numbers."""
+        return self.states[:1]
 
     @property
     def latest(self) -> Tensor:

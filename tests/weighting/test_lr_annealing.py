@@ -45,11 +45,11 @@ def test_before_the_first_term_was_seen_the_others_weigh_one():
     assert observe(scheme, [[12.0, 0.0], [3.0, 0.0]]) == [1.0, 4.0]
 
 
-def test_no_weight_exceeds_ten_times_the_ratio_of_the_last_gradients():
+def test_no_weight_exceeds_five_times_the_ratio_of_the_last_gradients():
     scheme = LRAnnealing(TERMS[:2], decay=0.9, statistic="norm")
     observe(scheme, [[1.0, 0.0], [1e-7, 0.0]])
-    assert observe(scheme, [[1.0, 0.0], [0.5, 0.0]]) == pytest.approx([1.0, 20.0])
-    assert observe(scheme, [[1.0, 0.0], [0.5, 0.0]]) == pytest.approx([1.0, 0.9 * 20 + 0.1 * 2])
+    assert observe(scheme, [[1.0, 0.0], [0.5, 0.0]]) == pytest.approx([1.0, 10.0])
+    assert observe(scheme, [[1.0, 0.0], [0.5, 0.0]]) == pytest.approx([1.0, 0.9 * 10 + 0.1 * 2])
 
 
 def test_a_term_that_comes_later_starts_at_its_ratio():

@@ -28,6 +28,7 @@ class Config:
     alpha: float = 0.5
     weight_sum: float | None = None
     loss_sum: float | None = None
+    fixed: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = 1
     fold: int = 0

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lossbalance._utils.checks import check_number
+from lossbalance._utils.checks import check_number, check_word
 from lossbalance.callbacks import BalanceLosses
 from lossbalance.cli.config.targets import find_target, make
 from lossbalance.cli.training.data import as_datamodule, build_data
@@ -111,9 +111,13 @@ def build_penalties(config: DictConfig) -> dict[str, Penalty]:
 
 
 def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> WeightedLoss:
-    """Returns the criterion that ``loss``, ``conflict``, ``weight_sum`` and ``loss_sum`` describe."""
-    conflict = instantiate(config.conflict) if config.conflict else None
-    return WeightedLoss(instantiate(config.loss), penalties, config.weight_sum, config.loss_sum, conflict)
+    """Returns the criterion that ``loss``, ``conflict``, ``weight_sum``, ``loss_sum`` and ``fixed`` describe."""
+    conflict, fixed = instantiate(config.conflict) if config.conflict else None, dict(config.fixed or {})
+    for term in fixed:
+        check_word("fixed", term, config.task.terms)
+    loss = OmegaConf.merge(config.loss, {"terms": [term for term in config.task.terms if term not in fixed]})
+    sums = {"weight_sum": config.weight_sum, "loss_sum": config.loss_sum}
+    return WeightedLoss(instantiate(loss if fixed else config.loss), penalties, **sums, conflict=conflict, fixed=fixed)
 
 
 def build_callbacks(config: DictConfig) -> list[pl.Callback]:
