@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -39,6 +40,20 @@ def draw(
     short = len(by_epoch) == 1 and by_step and names_of("loss", by_step[-1])
     figure = draw_history(by_step, "step") if short else draw_history(by_epoch, "epoch")
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "losses.png")
-    for logger in trainer.loggers:
+    saved = _save(figure, folder / "losses.png")
+    for logger in trainer.loggers if saved else ():
         send_picture(logger, folder / "losses.png", figure, trainer.global_step)
+
+
+def _save(figure: Any, path: Path) -> bool:
+    """Saves a picture, its names as they are, and returns whether that succeeded: a picture decides no training."""
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_parse_math")):
+        text.set_parse_math(False)  # names may hold dollars
+    try:
+        figure.savefig(path)
+    except Exception as error:
+        warn_user(
+            f"{path} cannot be drawn ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+        )
+        return False
+    return True

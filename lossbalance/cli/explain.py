@@ -23,7 +23,9 @@ from lossbalance._utils.extras import explain_missing, install_command
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_PLUGINS = str(Path(__file__).parents[2] / "hydra_plugins")
+_PATHS = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_LIBRARIES = (_PACKAGE, _PLUGINS, "<", *_PATHS)
 EXPLAIN = "LOSSBALANCE_EXPLAIN"  # environment variable: errors are reported as one message
 
 
@@ -59,7 +61,8 @@ def explain(error: BaseException) -> str:
         return f"`hydra/launcher` needs a package that is not installed: {command}"
     if "Config group override must be a string" in str(error):
         got = str(error).rpartition("Got ")[2].replace("NoneType", "null")
-        return f"A group, such as `loss`, must be one of its choices, got {got}: --help lists them."
+        group = _group_of(error) or "such as `loss`"
+        return f"A group, {group}, must be one of its choices, got {got}: --help lists them."
     return str(error) or type(error).__name__
 
 
@@ -127,12 +130,20 @@ def _(error: OSError) -> str:
     return f"{folder}, got {error.filename!r}: {error.strerror}." if error.filename else str(error)
 
 
+def _group_of(error: BaseException) -> str:
+    """Returns the group whose override Hydra refuses, which its message does not name."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if key := getattr(frame.f_locals.get("override"), "key_or_group", None):
+            return f"`{key}`"
+    return ""
+
+
 def user_place(error: BaseException) -> str:
     """Returns the file and line of the user's own code that raised an error; empty where this library raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [number for number, frame in enumerate(frames) if frame.filename.startswith(_PACKAGE)]
-    own = [number for number, frame in enumerate(frames) if not frame.filename.startswith((_PACKAGE, *_LIBRARIES, "<"))]
-    if not ours or not own or not ours[0] < own[-1] or ours[-1] > own[-1]:
+    own = [number for number, frame in enumerate(frames) if not frame.filename.startswith(_LIBRARIES)]
+    if not own or max(ours, default=-1) > own[-1] or (not ours and own[0] == 0):
         return ""
     frame = frames[own[-1]]
     return f"{frame.filename}, line {frame.lineno}, in {frame.name}"

@@ -54,6 +54,21 @@ class Tested(Net):
         return {"losses": self.losses(batch)}
 
 
+class Idle(Net):
+    def configure_optimizers(self):
+        return None
+
+
+class Lost(Net):
+    def validation_step(self, batch, batch_idx):
+        return {"losses": {name: loss * torch.nan for name, loss in self.losses(batch).items()}}
+
+
+class Clumsy(Net):
+    def training_step(self, batch, batch_idx):
+        return {}["pixel"]
+
+
 class Data(pl.LightningDataModule):
     def __init__(self, samples=96):
         super().__init__()
@@ -68,6 +83,14 @@ class Data(pl.LightningDataModule):
 
 def loaders():
     return [DataLoader(_drawn(96), 32) for _ in range(3)]
+
+
+def no_batches():
+    return DataLoader(_drawn(8), 32, drop_last=True), DataLoader(_drawn(8), 32)
+
+
+def lost_file():
+    return open("/nowhere/data.csv")
 
 
 def _drawn(samples):

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from lossbalance._utils.checks import check_integer, check_number, did_you_mean
 from lossbalance.cli.config.schema import Config
@@ -50,6 +50,7 @@ def check_settings(config: DictConfig) -> None:
     check_task_name(config)
     check_integer("seed", config.seed, 0, _MOST_SEED)
     _check_unknown(config)
+    _check_terms(config.task)
     _check_trainer(config.trainer, early="early_stopping" in (config.callbacks or {}))
     _check_optimizer(config.optimizer)
     _check_penalty(config.penalty or {})
@@ -67,6 +68,17 @@ def _check_unknown(config: DictConfig) -> None:
     for key in config.penalty or {}:
         if key != "as_term" and "_target_" not in config.penalty:
             raise ValueError(f"`penalty.{key}` is not a setting yet: choose `penalty=...` first; --help lists them.")
+
+
+def _check_terms(task: DictConfig) -> None:
+    """Checks that terms and targets are lists, and that the terms of a table are its targets."""
+    for key in ("targets", "terms"):
+        if key in task and not isinstance(task[key], ListConfig):
+            raise TypeError(f"`task.{key}` must be a list of names, got {task[key]!r}: write 'task.{key}=[...]'.")
+    if "targets" in task and sorted(map(str, task.terms)) != sorted(map(str, task.targets)):
+        raise ValueError(
+            f"`task.terms` must name each term of `task.targets` once, got {list(task.terms)} for {list(task.targets)}."
+        )
 
 
 def _check_trainer(trainer: Any, early: bool) -> None:

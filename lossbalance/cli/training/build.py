@@ -19,6 +19,11 @@ from lossbalance.penalties import Penalty
 from lossbalance.tasks.base import TaskModule
 
 log = logging.getLogger(__name__)
+_PLACES: tuple[tuple[str, type, str], ...] = (
+    ("probes", dict, "a mapping of terms to submodules, as in 'task.probes={aux: net.aux_head}'"),
+    ("branch", str, "the name of a submodule, as in task.branch=net.trunk"),
+    ("shared", list, "a list of names of parameters, as in 'task.shared=[net.trunk.weight]'"),
+)
 _ALL_PARAMETERS = (
     "The norms are those of the gradients by all parameters, at one more backward pass for each term; `task.probes`%s "
     "would need none."
@@ -96,7 +101,10 @@ def _build_module(
 def _gradient_places(config: DictConfig) -> dict[str, Any]:
     """Returns the places where the gradients of the terms are measured: probes, branch, shared parameters."""
     settings: Any = OmegaConf.to_container(config.task, resolve=True)
-    return {key: settings[key] for key in ("probes", "branch", "shared") if settings.get(key)}
+    for key, kind, example in _PLACES:
+        if settings.get(key) is not None and not isinstance(settings[key], kind):
+            raise TypeError(f"`task.{key}` must be {example}, got {settings[key]!r}.")
+    return {key: settings[key] for key, _, _ in _PLACES if settings.get(key)}
 
 
 def build_penalties(config: DictConfig) -> dict[str, Penalty]:

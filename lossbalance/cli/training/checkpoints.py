@@ -55,7 +55,8 @@ class BestAndLast(ModelCheckpoint):
         Raises:
             ValueError: If no optimizer would train the module.
         """
-        if not trainer.optimizers and pl_module.automatic_optimization:
+        mock = "_MockOptimizer"  # what Lightning trains with where there is none
+        if pl_module.automatic_optimization and all(type(each).__name__ == mock for each in trainer.optimizers):
             raise ValueError(
                 f"`configure_optimizers` of {type(pl_module).__name__} must return an optimizer, got none: "
                 "nothing would be trained."
@@ -130,4 +131,6 @@ def why_unlogged(trainer: Trainer, name: str) -> str:
         return ""
     if not any(isinstance(callback, LossMonitor) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return "`callbacks` have no loss_monitor, which logs val/loss/<term>"
-    return ""
+    if any(metric.startswith("val/loss/") for metric in trainer.callback_metrics):
+        return ""
+    return "The validation has no finite loss (`validation_step` must return {'losses': ...}, not all of them nan)"

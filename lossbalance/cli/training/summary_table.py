@@ -29,7 +29,8 @@ def show(record: dict[str, Any]) -> None:
     """
     console = Console()
     if record["last_epoch"]:
-        table = Table(Column("term", overflow="fold"), title=_TITLE, title_justify="left")
+        console.print(f"[i]{_TITLE}[/i]", highlight=False, soft_wrap=True)
+        table = Table(Column("term", overflow="fold"))
         rows = record["last_epoch"]
         sparse = ["zeros"] if any("zeros" in values for values in rows.values()) else []
         for column in [*_COLUMNS.values(), *sparse]:
