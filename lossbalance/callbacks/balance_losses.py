@@ -47,7 +47,7 @@ class BalanceLosses(LightningCallback):
             criterion's ``conflict`` combines the gradients; see :meth:`WeightedLoss.branch_output`.
 
     Raises:
-        TypeError: If ``criterion`` is not a :class:`WeightedLoss` or ``lr`` not a number.
+        TypeError: If ``criterion`` is not a :class:`WeightedLoss`, ``lr`` not a number, or a name not a string.
         ValueError: If a probe is for an unknown term, ``lr`` is not positive, or there is a branch without probes; when
             training starts, if the module optimizes manually, or lacks a submodule or parameter; in the first step, if
             it returns no ``losses``, or different tensors enter the heads behind ``branch``.
@@ -67,7 +67,11 @@ class BalanceLosses(LightningCallback):
             )
         self.criterion = criterion
         self.probes = {check_word("probes", term, criterion.terms): name for term, name in (probes or {}).items()}
+        for term, name in self.probes.items():
+            _check_name(f"probes[{term!r}]", "module", name)
         self.shared = [shared] if isinstance(shared, str) else list(shared)
+        for name in self.shared:
+            _check_name("shared", "parameter", name)
         self.lr = (
             lr if lr is None else check_number("lr", lr, "a positive number", lambda number: 0 < number < math.inf)
         )
@@ -200,6 +204,12 @@ class BalanceLosses(LightningCallback):
         if self._optimizer is not None:
             self._optimizer.observe_total(total)
         return {**apply_to_collection(dict(outputs), Tensor, Tensor.detach), "loss": total}
+
+
+def _check_name(argument: str, kind: str, name: object) -> None:
+    if not isinstance(name, str):
+        example = "net.head" if kind == "module" else "net.trunk.weight"
+        raise TypeError(f"`{argument}` must be the name of a {kind}, such as {example!r}, got {name!r}.")
 
 
 def _wrap_training_step(

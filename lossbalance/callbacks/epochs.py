@@ -1,10 +1,9 @@
 """Record of the terms of a criterion, epoch by epoch, for diagnostics."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lossbalance.callbacks.balance_losses import BalanceLosses
 from lossbalance.callbacks.keys import key
 from lossbalance.callbacks.statistics import TermStatistics
 
@@ -32,17 +31,24 @@ class Epochs:
     def of(
         cls,
         statistics: TermStatistics,
-        balancer: BalanceLosses | None,
+        probed: Iterable[str],
         history: Sequence[Mapping[str, float]],
         validation: Sequence[Mapping[str, float]],
     ) -> "Epochs":
-        """Returns the record of one criterion."""
+        """Returns the record of one criterion.
+
+        Args:
+            statistics: Those of the criterion.
+            probed: The terms that are meant to meet a probe, besides those that have met one.
+            history: The means of each epoch so far.
+            validation: The plain losses of the validation in each epoch.
+        """
         criterion, prefix = statistics.criterion, statistics.prefix
-        probed = {*criterion.probes.placed, *criterion.probes.probed, *(balancer.probes if balancer else ())}
+        all_probed = {*criterion.probes.placed, *criterion.probes.probed, *probed}
         return cls(
             terms=[f"{prefix}{term}" for term in criterion.terms],
             penalties=[f"{prefix}{name}" for name in criterion.penalties],
-            probed={f"{prefix}{term}" for term in probed},
+            probed={f"{prefix}{term}" for term in all_probed},
             pairs={} if criterion.conflict else statistics.pairs.by_name,
             history=history,
             validation=validation,

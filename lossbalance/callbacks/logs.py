@@ -11,6 +11,8 @@ from lossbalance._utils.extras import explain_missing
 from lossbalance._utils.warn import warn_user
 from lossbalance.callbacks.keys import names_of
 
+Rows = Sequence[Mapping[str, float]]
+
 
 def publish(trainer: Trainer, means: Mapping[str, float]) -> None:
     """Sends the means of an epoch to loggers and to other callbacks."""
@@ -28,17 +30,27 @@ def log(trainer: Trainer, means: Mapping[str, float]) -> None:
         logger.save()
 
 
-def draw(
-    trainer: Trainer, folder: Path, by_epoch: Sequence[Mapping[str, float]], by_step: Sequence[Mapping[str, float]]
-) -> None:
+def find_folder(trainer: Trainer) -> Path | None:
+    """Returns the folder of the logger, or the trainer's ``default_root_dir``; None where nobody has chosen one.
+
+    Call it on all ranks, which agree on the folder.
+    """
+    folder = Path(trainer.log_dir or trainer.default_root_dir)
+    chosen = trainer.loggers or folder.resolve() != Path.cwd()
+    return folder if chosen else None
+
+
+def draw(trainer: Trainer, folder: Path, history: Rows, steps: Rows, validation: Rows, title: str | None) -> None:
     """Draws ``losses.png`` into the folder and sends it to the loggers; a training of one epoch is drawn by steps."""
     try:
         from lossbalance.callbacks.plots import draw_history, send_picture  # need matplotlib
     except ImportError as error:
         warn_user(f"`LossMonitor` draws no losses.png: {explain_missing(error) or error}.")
         return
-    short = len(by_epoch) == 1 and by_step and names_of("loss", by_step[-1])
-    figure = draw_history(by_step, "step") if short else draw_history(by_epoch, "epoch")
+    if len(history) == 1 and steps and names_of("loss", steps[-1]):
+        figure = draw_history(steps, "step", title=title)
+    else:
+        figure = draw_history(history, "epoch", validation, title)
     folder.mkdir(parents=True, exist_ok=True)
     saved = _save(figure, folder / "losses.png")
     for logger in trainer.loggers if saved else ():

@@ -1,7 +1,7 @@
 """Monitor of a Lightning training: logs and draws each term, and diagnoses faults."""
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -15,10 +15,12 @@ from lossbalance.callbacks.diagnostics import diagnose, diagnose_detached, diagn
 from lossbalance.callbacks.epochs import Epochs
 from lossbalance.callbacks.evaluation import EvaluationStatistics, read_validation
 from lossbalance.callbacks.find_criterion import find_balancer, find_criteria
+from lossbalance.callbacks.html import means_table
 from lossbalance.callbacks.keys import step_key
 from lossbalance.callbacks.lightning_callback import LightningCallback
-from lossbalance.callbacks.logs import draw, log, publish
+from lossbalance.callbacks.logs import draw, find_folder, log, publish
 from lossbalance.callbacks.statistics import TermStatistics, merge
+from lossbalance.criterion.weighted_loss import WeightedLoss
 
 
 class LossMonitor(LightningCallback):
@@ -47,8 +49,9 @@ class LossMonitor(LightningCallback):
     all ranks and counts each batch by its size, the length of its first tensor. A loss that is not finite is left out.
 
     Args:
-        pictures: Whether to draw ``losses.png`` into the logger's folder at the end of fit; loggers that take pictures
-            get it too.
+        pictures: Whether to draw ``losses.png`` at the end of fit, into the logger's folder or the trainer's
+            ``default_root_dir``, where that is not merely the current folder; loggers that take pictures get it too.
+        title: The beginning of the title of the picture, before scheme and seed; None for the name of the module.
 
     Attributes:
         last_epoch: For each term, and each penalty, the means over the last epoch of training: ``loss``, ``weight``,
@@ -60,11 +63,16 @@ class LossMonitor(LightningCallback):
         history: The means of training that were logged at the end of each epoch, with its number as ``epoch``.
 
     Raises:
+        TypeError: If ``pictures`` is not True or False, or ``title`` no string.
         ValueError: When training starts, if there is no criterion.
     """
 
-    def __init__(self, pictures: bool = True) -> None:
-        self.pictures = pictures
+    def __init__(self, pictures: bool = True, title: str | None = None) -> None:
+        if not isinstance(pictures, bool):
+            raise TypeError(f"`pictures` must be True or False, got {pictures!r}: the folder is that of the logger.")
+        if not isinstance(title, str | None):
+            raise TypeError(f"`title` must be a string or None, got {title!r}.")
+        self.pictures, self.title, self._title = pictures, title, title
         self.last_epoch: dict[str, dict[str, float]] = {}
         self.history: list[dict[str, float]] = []
         self._steps: list[dict[str, float]] = []  # means between ends of epochs, for the picture of a short training
@@ -85,6 +93,7 @@ class LossMonitor(LightningCallback):
         for each, state in zip(self._statistics, self._resumed.get("statistics", []), strict=False):
             each.load_state_dict(state)
         self._resumed = {}
+        self._title = _describe(self.title or type(pl_module).__name__, criteria.values())
         self._logged_at = trainer.global_step
         if find_balancer(trainer) is None:
             for each in self._statistics:
@@ -124,16 +133,30 @@ class LossMonitor(LightningCallback):
         self.diagnoses = []
         for each in self._statistics:
             self._warn(trainer, diagnose_scheme(each.criterion))
-            epochs = Epochs.of(each, find_balancer(trainer), self.history, self._validation)
+            balancer = find_balancer(trainer)
+            epochs = Epochs.of(each, balancer.probes if balancer else (), self.history, self._validation)
             self.diagnoses += diagnose_detached(epochs)
             self._warn(trainer, diagnose(epochs))
 
+    def plot(self, title: str | None = None) -> Any:
+        """Returns a figure of the epochs so far, ``losses.png``, for a notebook; needs matplotlib.
+
+        Args:
+            title: The title of the figure; None for that of the last training.
+        """
+        from lossbalance.callbacks.plots import draw_history
+
+        return draw_history(self.history, validation=self._validation, title=self._title if title is None else title)
+
+    def _repr_html_(self) -> str:
+        return means_table(self.last_epoch, self.diagnoses)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the picture."""
-        folder = trainer.log_dir  # asked on all ranks, for they agree on it
+        folder = find_folder(trainer)
         rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if self.pictures and self.history and not rehearsal and trainer.is_global_zero:
-            draw(trainer, Path(folder or trainer.default_root_dir), self.history, self._steps)
+        if folder is not None and self.pictures and self.history and not rehearsal and trainer.is_global_zero:
+            draw(trainer, folder, self.history, self._steps, self._validation, self._title)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the picture of a training that was complete when it was resumed."""
@@ -199,6 +222,13 @@ class LossMonitor(LightningCallback):
             if fault not in self._warned and trainer.is_global_zero:
                 warn_user(message)
             self._warned.add(fault)
+
+
+def _describe(name: str, criteria: Iterable[WeightedLoss]) -> str:
+    """Returns a title: a name, the schemes, and the seed where ``seed_everything`` has set one."""
+    schemes = ", ".join(type(criterion.weighting).__name__ for criterion in criteria)
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return f"{name}, {schemes}" + ("" if seed is None else f", seed {seed}")
 
 
 def _batch_size(batch: Any) -> int:

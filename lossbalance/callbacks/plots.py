@@ -20,11 +20,17 @@ _PANELS = {
     "gradient_share": ("Gradient at the probes", "share of the norms"),
     "cosine": ("Gradients at the branch", "cosine"),
 }
+_PAIR_COLORS = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#44AA99")  # Tol's muted: none of the terms'
 _LEGEND = 6  # pairs of terms that a panel names
 _DECADES = 30.0  # values further apart than this factor are drawn on a logarithmic scale
+_WIDTH, _HEIGHT, _COLUMNS = 3.6, 2.9, 3  # inches of a panel; panels in a row
+
+Row = Mapping[str, float]
 
 
-def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") -> Figure:
+def draw_history(
+    history: Sequence[Row], time: str = "epoch", validation: Sequence[Row] = (), title: str | None = None
+) -> Figure:
     """Draws losses, weights, contributions and, where measured, gradient shares and cosines, one panel each.
 
     Of many terms those with the ten largest and the ten smallest losses are drawn, and the range of all.
@@ -32,6 +38,8 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
     Args:
         history: One row for each point in time, with values such as ``loss/<term>``, as :class:`LossMonitor` logs them.
         time: The name of the time in a row, ``"epoch"`` or ``"step"``.
+        validation: The plain losses of the validation at each of these times, by term: dashed lines.
+        title: A line above the panels, or None.
 
     Returns:
         The figure; ``figure.savefig(path)`` writes it.
@@ -44,14 +52,17 @@ def draw_history(history: Sequence[Mapping[str, float]], time: str = "epoch") ->
     logged = dict.fromkeys(name for row in history for name in row)  # in order
     panels = [quantity for quantity in _PANELS if names_of(quantity, logged)]
     terms = list(extremes({term: history[-1].get(key("loss", term), math.nan) for term in names_of("loss", logged)}))
-    width = 3.6 * len(panels)
-    figure = Figure(figsize=(width, 3.6), dpi=110)
-    for quantity, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False).flat, strict=True):
-        pairs = names_of("cosine", logged)
-        _draw_panel(axes, history, time, quantity, pairs if quantity == "cosine" else terms)
-    # Margins in inches: a layout that is computed takes longer than the rest of the picture.
-    figure.subplots_adjust(left=0.75 / width, right=1 - 0.15 / width, bottom=0.14, top=0.82, wspace=0.36)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper center", ncols=6, frameon=False)
+    pairs = names_of("cosine", logged)
+    figure, all_axes = _make_grid(len(panels), title)
+    for quantity, axes in zip(panels, all_axes, strict=False):
+        names, colors = (pairs, _PAIR_COLORS) if quantity == "cosine" else (terms, PALETTE)
+        _draw_panel(axes, history, time, quantity, names, colors)
+        if quantity == "loss" and any(validation):
+            _draw_validation(axes, [row[time] for row in history], validation, terms)
+        _scale(axes, quantity, len(names))
+    if figure.axes:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 6), frameon=False)
     return figure
 
 
@@ -66,34 +77,63 @@ def send_picture(logger: Any, path: Path, figure: Figure, step: int) -> None:
         experiment.log_artifact(logger.run_id, str(path))
 
 
+def _make_grid(count: int, title: str | None) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with panels in rows of at most three, margins in inches: a computed layout takes seconds."""
+    columns = 2 if count == 4 else min(max(count, 1), _COLUMNS)
+    rows = max(-(-count // columns), 1)
+    above = 0.65 if title else 0.35
+    width, height = _WIDTH * columns, _HEIGHT * rows + above + 0.35
+    figure = Figure(figsize=(width, height), dpi=110)
+    if title:
+        figure.suptitle(title, y=1 - 0.12 / height, va="top")
+    figure.subplots_adjust(0.75 / width, 0.85 / height, 1 - 0.15 / width, 1 - above / height, wspace=0.36, hspace=0.42)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+
+
 def _draw_panel(
-    axes: Axes, history: Sequence[Mapping[str, float]], time: str, quantity: str, names: Sequence[str]
+    axes: Axes, history: Sequence[Row], time: str, quantity: str, names: Sequence[str], colors: Sequence[str]
 ) -> None:
     times = [row[time] for row in history]
-    series = [[row.get(key(quantity, name), math.nan) for row in history] for name in names]
-    for i, (name, values) in enumerate(zip(names, series, strict=True)):
-        style = ("-", "--", ":")[i // len(PALETTE) % 3]
-        axes.plot(times, values, style, color=PALETTE[i % len(PALETTE)], label=name, marker=".")
+    for i, name in enumerate(names):
+        values = [row.get(key(quantity, name), math.nan) for row in history]
+        style = ("-", "-.", ":")[i // len(colors) % 3]  # dashed lines are the validation's
+        axes.plot(times, values, style, color=colors[i % len(colors)], label=name, marker=".")
     _draw_quantiles(axes, history, times, quantity)
     title, unit = _PANELS[quantity]
     axes.set(title=title, ylabel=unit, xlabel=time)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    known = [value for values in series for value in values if math.isfinite(value)] or [math.nan]
+    axes.grid(alpha=0.3)
+
+
+def _draw_validation(axes: Axes, times: Sequence[float], validation: Sequence[Row], terms: Sequence[str]) -> None:
+    for i, term in enumerate(terms):
+        values = [row.get(term, math.nan) for row in validation]
+        axes.plot(times[: len(values)], values[: len(times)], "--", color=PALETTE[i % len(PALETTE)])
+    axes.plot([], [], "--", color=MUTED, label="validation")
+
+
+def _scale(axes: Axes, quantity: str, count: int) -> None:
+    """Sets limits and scale of the values of a panel, of which it has ``count`` lines."""
+    known = _finite_values(axes) or [math.nan]
     lowest, highest = min(known), max(known)
     if quantity == "gradient_share":
         axes.set_ylim(0, min(1.0, 1.1 * highest) if highest > 0 else 1.0)
     elif quantity == "cosine":
         axes.set_ylim(-1, 1)
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        if len(names) <= _LEGEND:
+        if count <= _LEGEND:
             axes.legend(frameon=False)
     elif 0 < lowest * _DECADES < highest:
         axes.set_yscale("log")
-    axes.grid(alpha=0.3)
 
 
-def _draw_quantiles(axes: Axes, history: Sequence[Mapping[str, float]], times: Sequence[float], quantity: str) -> None:
+def _draw_quantiles(axes: Axes, history: Sequence[Row], times: Sequence[float], quantity: str) -> None:
     """Shades the range of all terms but the outer tenths, where there are many."""
     low, high = ([row.get(key("quantile", f"{quantity}/{q}"), math.nan) for row in history] for q in ("0.1", "0.9"))
     if any(map(math.isfinite, low)):
         axes.fill_between(times, low, high, color=MUTED, alpha=0.25, linewidth=0)
+
+
+def _finite_values(axes: Axes) -> list[float]:
+    lines: list[Any] = [line.get_ydata() for line in axes.get_lines()]
+    return [float(value) for values in lines for value in values if math.isfinite(value)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lossbalance.criterion.html import table
 from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.products import cosines
 from lossbalance.penalties.base import Penalty
@@ -37,6 +38,16 @@ class Breakdown:
     def penalties(self) -> dict[str, Tensor]:
         """The values of all penalties; those that an optimizer applies are computed on access."""
         return self.penalties_in_total | {name: each.value() for name, each in self.applied_by_optimizers.items()}
+
+    def _repr_html_(self) -> str:
+        rows = {
+            term: [float(row[term]) if row else None for row in (self.losses, self.weights, self.contributions, shares)]
+            for shares in [self.gradient_shares]
+            for term in self.losses
+        }
+        rows |= {name: [float(value), None, float(value), None] for name, value in self.penalties.items()}
+        header = ["term", "loss", "weight", "contribution", "gradient_share"]
+        return table(header, rows, caption=f"total {float(self.total):.4g}")
 
 
 class Step(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from lossbalance._utils.checks import check_not_negative
+from lossbalance._utils.checks import check_positive
 
 
 def parameter_groups(parameters: list[nn.Parameter], lr: float | None, default: float | None) -> list[dict[str, Any]]:
@@ -17,10 +17,11 @@ def parameter_groups(parameters: list[nn.Parameter], lr: float | None, default: 
 
     Raises:
         TypeError: If ``lr`` is not a number.
-        ValueError: If it is negative, or not finite.
+        ValueError: If it is not positive, or not finite.
     """
     if lr is not None:
-        check_not_negative("lr", lr)
+        cure = "to hold the weights, take Fixed, or criterion.requires_grad_(False)"
+        check_positive("lr", lr, cure)
     if not parameters:
         return []
     lr = default if lr is None else lr

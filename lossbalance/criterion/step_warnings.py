@@ -15,9 +15,9 @@ _MISSED = 5  # updates of the network that the parameters of a scheme may miss
 class StepWarnings:
     """Warns once of each fault that shows in the losses of a step, without a value from the device.
 
-    A learned weight that no optimizer holds is one whose version never changes between two steps, while its gradient
-    is there and a parameter of the network is updated: so accumulated batches, skipped steps of a gradient scaler
-    and losses that nobody differentiates are no fault.
+    A learned weight that no optimizer holds is one whose version never changes and whose gradient only accumulates,
+    while a parameter of the network is updated, or its gradient cleared. So accumulated batches, skipped steps of a
+    gradient scaler, fused optimizers, which change no version, and losses that nobody differentiates are no fault.
 
     Attributes:
         detached: The terms whose losses had no gradient beside others that had one.
@@ -27,8 +27,9 @@ class StepWarnings:
         self.detached: set[str] = set()
         self._watches = True  # for an update of the scheme's parameters
         self._versions: list[int] = []  # of the scheme's parameters, after the last step
+        self._gradients: dict[str, int] = {}  # versions of their gradients at the last step
         self._network: Any = None  # a weak reference to one of its parameters
-        self._network_version = -1
+        self._network_versions = (-1, -1)  # of the parameter and of its gradient
         self._missed = 0
 
     def begin_step(self, losses: Mapping[str, Tensor | None], weighting: nn.Module) -> None:
@@ -66,8 +67,8 @@ class StepWarnings:
         if not learned or (self._versions and not unmoved):
             self._watches = False
             return
-        has_gradient = all(learned[name].grad is not None for name in unmoved)
-        if self._network_moved(losses, learned) and unmoved and has_gradient:
+        accumulates = all(self._accumulates(name, learned[name]) for name in unmoved)
+        if self._network_moved(losses, learned) and unmoved and accumulates:
             self._missed += 1
         if self._missed == _MISSED:
             self._watches = False
@@ -77,17 +78,24 @@ class StepWarnings:
                 "network is trained: add `*criterion.parameter_groups()` to the parameter groups of the optimizer."
             )
 
+    def _accumulates(self, name: str, parameter: nn.Parameter) -> bool:
+        """Returns whether the gradient was added to since the last step, and not cleared."""
+        last, version = self._gradients.get(name, -1), _gradient_version(parameter)
+        self._gradients[name] = version
+        return version > last
+
     def _network_moved(self, losses: Mapping[str, Tensor], learned: Mapping[str, nn.Parameter]) -> bool:
-        """Returns whether the network was updated since the last step."""
+        """Returns whether the network was updated, or its gradient cleared, since the last step."""
         parameter = None if self._network is None else self._network()
+        is_new = parameter is None
         if parameter is None:
             parameter = _find_parameter(losses.values(), learned.values())
             if parameter is None:
                 return False
-            self._network, self._network_version = ref(parameter), parameter._version
-        moved = parameter._version != self._network_version
-        self._network_version = parameter._version
-        return moved
+            self._network = ref(parameter)
+        last, versions = self._network_versions, (parameter._version, _gradient_version(parameter))
+        self._network_versions = versions
+        return not is_new and (versions[0] != last[0] or versions[1] <= last[1])
 
     def __reduce__(self) -> tuple[type["StepWarnings"], tuple[()]]:
         return StepWarnings, ()  # a copy starts anew
@@ -99,6 +107,11 @@ def describe_detached(term: str) -> str:
         f"{term!r} has no gradient, while other losses have one: it trains nothing. Is it detached, computed without "
         f"gradients, by `argmax` or from frozen parameters alone? Give None for a term that a batch lacks."
     )
+
+
+def _gradient_version(parameter: Tensor) -> int:
+    """Returns the version of the gradient, which grows where it is added to; -1 where there is none."""
+    return -1 if parameter.grad is None else parameter.grad._version
 
 
 def _learned(weighting: nn.Module) -> dict[str, nn.Parameter]:

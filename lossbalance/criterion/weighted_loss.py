@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 import torch
@@ -267,7 +268,7 @@ class WeightedLoss(nn.Module):
 
         Raises:
             TypeError: If ``lr`` is not a number.
-            ValueError: If it is negative, or not finite.
+            ValueError: If it is not positive, or not finite.
         """
         return parameter_groups(list(self.parameters()), lr, self.weighting.learning_rate)
 
@@ -358,6 +359,10 @@ class WeightedLoss(nn.Module):
     def extra_repr(self) -> str:
         """The settings."""
         return "" if self.weight_sum is None else f"weight_sum={self.weight_sum:g}"
+
+    def _repr_html_(self) -> str:
+        text = f"<pre>{escape(repr(self))}</pre>"
+        return text if self._last is None else text + self.last._repr_html_()
 
     def get_extra_state(self) -> Tensor:
         """The names of the scheme and its terms, and the factors."""

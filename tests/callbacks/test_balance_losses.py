@@ -276,3 +276,12 @@ def test_the_callbacks_work_in_the_other_namespace(tmp_path):
 
     assert_equal(other.net, twin)
     assert monitors[0].last_epoch == monitors[1].last_epoch
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"probes": {"aux": 3}}, r"`probes\['aux'\]` .* 'net.head', got 3"), ({"shared": [3]}, "`shared` .*, got 3")],
+)
+def test_what_is_no_name_is_refused(settings, message):
+    with pytest.raises(TypeError, match=message):
+        BalanceLosses(WeightedLoss(Equal(TERMS)), **settings)

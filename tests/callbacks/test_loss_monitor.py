@@ -323,3 +323,19 @@ def test_without_branch_no_cosine_is_logged(tmp_path):
     monitor = LossMonitor(pictures=False)
     make_trainer([balance(), monitor], tmp_path, max_epochs=1).fit(TwoHeads(), batches(16, 2))
     assert not any(name.startswith(("cosine", "conflict")) for name in monitor.history[-1])
+
+
+def test_without_logger_the_picture_is_in_a_folder_that_was_chosen_or_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, drawn in ((tmp_path / "chosen", True), (tmp_path, False)):
+        monitor = LossMonitor(title="digits")
+        make_trainer([balance(), monitor], folder, max_epochs=2).fit(TwoHeads(), batches(4, 2))
+        assert (folder / "losses.png").exists() is drawn
+    assert monitor.plot().get_suptitle().startswith("digits, Fixed")
+    assert "<th>aux</th>" in monitor._repr_html_()
+
+
+@pytest.mark.parametrize(("settings", "named"), [({"pictures": "x"}, "`pictures`"), ({"title": 3}, "`title`")])
+def test_settings_of_the_wrong_type_are_refused(settings, named):
+    with pytest.raises(TypeError, match=f"{named} must be .*, got"):
+        LossMonitor(**settings)

@@ -74,6 +74,13 @@ def test_learned_weights_that_no_optimizer_holds_are_named_once():
     assert len(caught) == 1
 
 
+def test_fused_optimizers_which_change_no_version_hide_nothing():
+    loop = Loop(holds=False)
+    loop.optimizer = torch.optim.Adam(loop.net.parameters(), lr=0.01, fused=True)
+    with pytest.warns(UserWarning, match=r"no optimizer updates `Uncertainty.log_variance`"):
+        train(loop, 20)
+
+
 class Scaled(Loop):
     """Its gradient scaler skips steps."""
 
@@ -112,6 +119,22 @@ class TwoOptimizers(Loop):
         self.own.step()
         self.own.zero_grad()
         super().update()
+
+
+class Fused(Loop):
+    """Clears gradients late; its fused optimizer changes no version."""
+
+    def __init__(self):
+        super().__init__(holds=False)
+        self.own = torch.optim.Adam(self.criterion.parameter_groups(), lr=0.01, fused=True)
+
+    def step(self):
+        total = self.total(self.losses())
+        for optimizer in (self.optimizer, self.own):
+            optimizer.zero_grad()
+        total.backward()
+        for optimizer in (self.optimizer, self.own):
+            optimizer.step()
 
 
 class Absent(Loop):
@@ -153,6 +176,7 @@ HEALTHY = {
     "skipped steps": Scaled,
     "closures": Closure,
     "an optimizer of its own": TwoOptimizers,
+    "a fused optimizer": Fused,
     "absent terms": Absent,
     "a penalty as a term": lambda: PenaltyTerm(Alpha([*TERMS, "l2"], 0.3)),
     "penalties": lambda: Loop(penalties={"l2": L2(1e-3)}),

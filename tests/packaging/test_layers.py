@@ -35,7 +35,11 @@ LAYERS = [  # each may import from those before it; a file at the root of the pa
     {"lossbalance.__main__", "benchmarks", "studies"},
     {"scripts"},
 ]
-OPTIONAL = {"callbacks/plots.py", "conflict/from_torchjd.py"}  # imported where they are used
+OPTIONAL = {
+    "callbacks/plots.py",
+    "integrations/transformers.py",
+    "conflict/from_torchjd.py",
+}  # imported where they are used
 
 
 def imports(path: Path) -> Iterator[str]:
