@@ -21,7 +21,8 @@ class Gate(Aggregator):
 
     The inequality holds up to the precision of the gradients, in each backward pass: at an activation over the samples
     of all ranks, at parameters for the inner products averaged over ranks. It is one of the first order: components
-    orthogonal to the main gradient remain, whatever their length.
+    orthogonal to the main gradient remain, whatever their length: without ``GradBalance`` under it, harmful auxiliary
+    terms doubled the test loss of the main term (``docs/auxiliary.md`` has the study).
 
     Args:
         main: Name of the main term.

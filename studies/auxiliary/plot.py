@@ -30,6 +30,7 @@ def draw(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
             axes.annotate(
                 f"{mean:+.1f}", (1.0, place), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
             )
+        axes.set_xlim(-1.1 * _LIMIT, 1.7 * _LIMIT)  # room for the numbers
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_title(f"{kind} auxiliary terms", fontsize=11)
         axes.set_xlabel("test loss of the main term\nagainst main alone, %")
