@@ -43,9 +43,9 @@ def benchmark_loop(conf: Path, epochs: int = 25, rounds: int = 9, console: Conso
     """
     register()
     filter_warnings()
-    words = ["loss=alpha", f"alpha={_ALPHA}", f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false"]
+    overrides = ["loss=alpha", f"alpha={_ALPHA}", f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false"]
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        config = compose("train", [*words, "output_dir=."])
+        config = compose("train", [*overrides, "output_dir=."])
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     loops = {"plain": partial(_in_new_folder, _train_plainly, config), "ours": partial(_in_new_folder, _train, config)}

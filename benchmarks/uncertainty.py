@@ -79,9 +79,9 @@ def read_diabetes() -> Regression:
 def read_bikes(path: Path) -> Regression:
     """Returns the bike-sharing data: rides per hour of casual and of registered users, from calendar and weather."""
     table = pd.read_csv(path)
-    words = ["season", "yr", "mnth", "hr", "holiday", "weekday", "workingday", "weathersit"]
+    categories = ["season", "yr", "mnth", "hr", "holiday", "weekday", "workingday", "weathersit"]
     weather = table[["temp", "atemp", "hum", "windspeed"]]
-    features = pd.concat([pd.get_dummies(table[words].astype(str)), weather], axis=1)
+    features = pd.concat([pd.get_dummies(table[categories].astype(str)), weather], axis=1)
     return _regression("bike sharing", features, table[["casual", "registered"]])
 
 

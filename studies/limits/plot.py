@@ -42,7 +42,7 @@ def _draw_front(axes: Axes, results: pd.DataFrame, summary: pd.DataFrame) -> Non
             at = row["reconstruction"], row["accuracy"]
             axes.annotate(f"{setting:g}", at, place, textcoords="offset points", ha=side, color=colour, fontsize=8.5)
     axes.set(xlabel="reconstruction loss (test)", ylabel="right digits read (test)")
-    axes.set_title("Limits beside weights: up and left is better", fontsize=11)
+    axes.set_title("Limits and weights: up and left is better", fontsize=11)
     axes.legend(fontsize=8.5, frameon=False, loc="lower left")
     axes.grid(alpha=0.3)
 
@@ -56,12 +56,12 @@ def _place(method: str, setting: float) -> tuple[tuple[int, int], str]:
 
 def _draw_reached(axes: Axes, results: pd.DataFrame) -> None:
     means = results.groupby("setting")["training"].mean()
-    asked = means.index.to_numpy(dtype=float)
-    axes.plot(asked, asked, color=INK, linestyle=":", linewidth=1.2, label="asked: at most this")
-    axes.fill_between(asked, asked, asked.min() * 0.9, color=MUTED, alpha=0.15, linewidth=0)
+    limits = means.index.to_numpy(dtype=float)
+    axes.plot(limits, limits, color=INK, linestyle=":", linewidth=1.2, label="limit: at most this")
+    axes.fill_between(limits, limits, limits.min() * 0.9, color=MUTED, alpha=0.15, linewidth=0)
     axes.plot(results["setting"], results["training"], ".", color=_BLUE, alpha=0.3, markersize=5)
     axes.plot(means, "o-", color=_BLUE, linewidth=1.4, label="reached: mean of the seeds")
     axes.set(xlabel="limit", ylabel="reconstruction loss (last epoch of training)")
-    axes.set_title("What each limit asked for, and came to", fontsize=11)
+    axes.set_title("Loss reached under each limit", fontsize=11)
     axes.legend(fontsize=8.5, frameon=False, loc="upper left")
     axes.grid(alpha=0.3)

@@ -23,7 +23,7 @@ class Settings:
 
     Args:
         limits: On the reconstruction, in its own unit.
-        alphas: Weights of the reconstruction; the digit gets what is left to 1.
+        alphas: Weights of the reconstruction; the digit gets the remainder to 1.
         seeds: How many; each draws the pictures and the initial weights.
         epochs: Of a training.
 
@@ -47,8 +47,8 @@ class Settings:
 
 def list_cells(settings: Settings) -> list[tuple[str, float, int]]:
     """Returns the cells: methods with their settings, from every seed."""
-    asked = [(LIMIT, limit) for limit in settings.limits] + [(ALPHA, alpha) for alpha in settings.alphas]
-    methods = [*asked, (PLAIN, 0.0), (BALANCED, 0.0)]
+    swept = [(LIMIT, limit) for limit in settings.limits] + [(ALPHA, alpha) for alpha in settings.alphas]
+    methods = [*swept, (PLAIN, 0.0), (BALANCED, 0.0)]
     return [(method, setting, seed) for method, setting in methods for seed in range(settings.seeds)]
 
 

@@ -172,7 +172,7 @@ def train(
         checkpoints: The steps, from 1 on, after which to yield.
 
     Yields:
-        The parameters of the copies at a checkpoint; the training goes on in these tensors.
+        The parameters of the copies at a checkpoint; the training continues in these tensors.
     """
     parameters = {name: parameter.requires_grad_() for name, parameter in stack(net, weights.copies).items()}
     stepper = Stepper(list(parameters.values()), weights.parameter_groups(rates), optimizer, rates, len(batches))

@@ -28,6 +28,7 @@ from studies.one_run.optimizers import OPTIMIZERS
 from studies.one_run.schemes import choose_schemes
 from studies.one_run.stacked_schemes import StackedGradBalance, StackedWeights, draw_batches, train
 from studies.one_run.tables import Table, expand_names, is_present, read_table
+from studies.one_run.tables.own_file import read_own_file
 
 SWEEP, BALANCED = "sweep", "GradBalance"
 MISSING_TABLE = "some come with `pip install -e '.[tables]'`, some are files in the folder of `--data`"
@@ -43,6 +44,8 @@ class Settings:
 
     Args:
         tables: Names of tables, or ``development`` or ``held_out`` for all of these.
+        table: Your own table instead: a CSV or Parquet file, with its columns to predict in targets.
+        targets: Names of these columns, separated by commas.
         seeds: Splits, initial weights and batches of each table.
         scalings: Targets that are numbers: ``raw``, in their own units, or ``standardized``, to mean 0 and deviation 1.
         optimizer: One of ``adam``, ``adamw_cosine``, ``sgd``, ``sgd_cosine``, ``sgd_clipped``.
@@ -62,6 +65,8 @@ class Settings:
     """
 
     tables: tuple[str, ...] = ("development",)
+    table: Path | None = None
+    targets: str = ""
     seeds: int = 5
     scalings: tuple[str, ...] = ("raw",)
     optimizer: str = "adam"
@@ -76,6 +81,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         expand_names(self.tables)
+        if self.table is not None:
+            read_own_file(self.table, self.targets)  # before anything is trained
         for scaling in self.scalings:
             check_word("scalings", scaling, SCALINGS)
         choose_schemes(self.schemes)
@@ -108,7 +115,7 @@ def list_cells(settings: Settings) -> list[tuple[str, str, int]]:
     Raises:
         ValueError: If none can.
     """
-    names = find_present(settings.tables, settings.data)
+    names = find_present(settings.tables, settings.data) if settings.table is None else [settings.table.stem]
     trained = product(range(settings.seeds), settings.scalings, names)
     return [(scaling, name, seed) for seed, scaling, name in trained]
 
@@ -139,7 +146,9 @@ def train_cell(settings: Settings, scaling: str, name: str, seed: int) -> pd.Dat
         best constant.
     """
     torch.set_num_threads(1)
-    table = read_table(name, settings.data)
+    table = (
+        read_table(name, settings.data) if settings.table is None else read_own_file(settings.table, settings.targets)
+    )
     heads, data = Heads(table.targets), split(table, seed, settings.rows, scaling == "standardized")
     constant = heads.constant(data.labels[data.training])
     plan, weights = _plan(settings, heads, data, constant, zlib.crc32(name.encode()))
@@ -147,6 +156,12 @@ def train_cell(settings: Settings, scaling: str, name: str, seed: int) -> pd.Dat
     measured = keep_best(train_copies(settings, heads, data, weights, settings.optimizer, rates, seed))
     rows = [plan.assign(checkpoint=kind, **columns) for kind, columns in zip(CHECKPOINTS, measured, strict=True)]
     return pd.concat(rows).assign(scaling=scaling, table=name, seed=seed)
+
+
+def _read(settings: Settings, name: str) -> Table:
+    if settings.table is not None:
+        return read_own_file(settings.table, settings.targets)
+    return read_table(name, settings.data)
 
 
 class Budget(Protocol):

@@ -9,7 +9,7 @@ from lossbalance._utils.palette import INK, MUTED, PALETTE
 from studies.pinn.study import AGGREGATORS, FIXED
 
 _BLUE, _ORANGE, _GREEN = PALETTE[:3]
-_SHOWN = 7  # courses that are told apart by colour
+_SHOWN = 7  # courses with a colour of their own
 
 
 def draw(results: pd.DataFrame, errors: pd.DataFrame) -> Figure:

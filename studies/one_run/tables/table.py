@@ -1,4 +1,4 @@
-"""What a table with several targets is."""
+"""Structure of a table with several targets."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +10,10 @@ Kind = Literal["number", "yes_no", "class"]
 
 @dataclass(frozen=True)
 class Target:
-    """One thing to predict.
+    """A target to predict.
 
     Args:
-        name: What it is called.
+        name: Its name.
         kind: ``"number"``, in its raw unit; ``"yes_no"``, 1 or 0; or ``"class"``, from 0 on.
         values: ``[rows, columns]``, with more than one column for numbers only; nan where a label is missing.
     """
@@ -30,11 +30,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Table:
-    """What is known of each row, and what is to be predicted.
+    """Inputs and targets of a table.
 
     Args:
         inputs: ``[rows, features]``.
-        targets: What to predict, each for all rows.
+        targets: The targets, each with values for all rows.
     """
 
     inputs: np.ndarray
