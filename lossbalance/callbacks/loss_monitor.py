@@ -11,7 +11,13 @@ from torch.utils._pytree import tree_leaves
 
 from lossbalance._utils.distributed import world_size
 from lossbalance._utils.warn import warn_user
-from lossbalance.callbacks.diagnostics import diagnose, diagnose_detached, diagnose_parameters, diagnose_scheme
+from lossbalance.callbacks.diagnostics import (
+    diagnose,
+    diagnose_detached,
+    diagnose_loss_sum,
+    diagnose_parameters,
+    diagnose_scheme,
+)
 from lossbalance.callbacks.epochs import Epochs
 from lossbalance.callbacks.evaluation import EvaluationStatistics, read_validation
 from lossbalance.callbacks.find_criterion import find_balancer, find_criteria
@@ -95,8 +101,10 @@ class LossMonitor(LightningCallback):
         self._resumed = {}
         self._title = _describe(self.title or type(pl_module).__name__, criteria.values())
         self._logged_at = trainer.global_step
-        if find_balancer(trainer) is None:
-            for each in self._statistics:
+        has_schedule, clips = bool(trainer.lr_scheduler_configs), bool(trainer.gradient_clip_val)
+        for each in self._statistics:
+            self._warn(trainer, diagnose_loss_sum(each.criterion, trainer.optimizers, has_schedule, clips))
+            if find_balancer(trainer) is None:
                 self._warn(trainer, diagnose_parameters(each.criterion, trainer.optimizers))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

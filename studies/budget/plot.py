@@ -6,8 +6,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from lossbalance._utils.palette import INK, PALETTE
-from studies.budget.summary import SEARCHES, STAGED
+from studies.budget.summary import STAGED
 
+_DRAWN = {
+    "plain sum: rate": "-",
+    "fixed weights: rate and weights": "-",
+    f"fixed weights: rate and weights{STAGED}": "--",
+    f"GradBalance, loss_sum: rate and ratios{STAGED}": "-",
+    f"GradBalance, weight_sum: rate and ratios{STAGED}": "-",
+}
+_RANGE = (-0.035, 0.065)
 _TICKS = (1, 2, 4, 8, 16, 30, 50)
 
 
@@ -28,23 +36,19 @@ def draw(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
     )
     tables, seeds = results["table"].nunique(), results["seed"].nunique()
-    figure.suptitle(
-        f"Test error against trainings spent: mean and standard error over {tables} tables, {seeds} seed(s)"
-    )
+    figure.suptitle(f"Test error against trainings spent: mean and standard error over {tables} tables, seeds: {seeds}")
     return figure
 
 
 def _draw_curves(axes: Axes, summary: pd.DataFrame, optimizer: str) -> None:
-    for name, colour, marker in zip(SEARCHES, PALETTE, "osD^vP", strict=False):
-        for search, line in ((name, "-"), (name + STAGED, ":")):
-            if search in summary.index:
-                rows = summary.loc[search]
-                axes.plot(rows.index, rows["mean"], line, color=colour, marker=marker, markersize=4, label=search)
-                if line == "-":
-                    low, high = rows["mean"] - rows["se"], rows["mean"] + rows["se"]
-                    axes.fill_between(rows.index, low, high, color=colour, alpha=0.1, linewidth=0)
+    for (name, line), colour, marker in zip(_DRAWN.items(), PALETTE, "osD^v", strict=False):
+        if name in summary.index:
+            rows = summary.loc[name]
+            axes.plot(rows.index, rows["mean"], line, color=colour, marker=marker, markersize=4, label=name)
+            low, high = rows["mean"] - rows["se"], rows["mean"] + rows["se"]
+            axes.fill_between(rows.index, low, high, color=colour, alpha=0.1, linewidth=0)
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set(title=optimizer, xlabel="trainings spent", xscale="log")
+    axes.set(title=optimizer, xlabel="trainings spent", xscale="log", ylim=_RANGE)
     axes.xaxis.set_major_locator(FixedLocator(_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([str(tick) for tick in _TICKS])

@@ -19,7 +19,7 @@ SEARCHES: dict[str, tuple[str, str, bool]] = {
 """Method, scale, and whether weights or ratios are searched beside the learning rate."""
 STAGED = " (rate first)"
 """Searches that try every learning rate at equal weights or ratios first, and draw others at the best of them."""
-REFERENCE = "plain sum: rate"
+_HIGHEST = 2.0  # errors count up to here; 1 is that of the best constant
 
 
 def expect_best(validation: np.ndarray, test: np.ndarray, budget: int) -> float:
@@ -71,9 +71,11 @@ def compute_curves(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``optimizer``, ``table``, ``seed``, ``search``, ``budget`` and ``excess``, the error relative to that of
-        the plain sum at the best of all learning rates, less 1. A search ends where its pool does.
+        the plain sum at the best of all learning rates, less 1. A training that diverged counts with an error of 2,
+        twice that of the best constant, which is also the highest. A search ends where its pool does.
     """
-    results = results.fillna({"validation_error": np.inf, "test_error": np.inf})
+    results = results.fillna({"validation_error": np.inf, "test_error": _HIGHEST})
+    results = results.assign(test_error=results["test_error"].clip(upper=_HIGHEST))
     rows = []
     for (optimizer, table, seed), cell in results.groupby(["optimizer", "table", "seed"]):
         reference = None
