@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from lossbalance.callbacks.epochs import Epochs
 from lossbalance.callbacks.many_terms import MANY
@@ -79,30 +79,6 @@ def diagnose_parameters(criterion: WeightedLoss, optimizers: Sequence[Optimizer]
     """Yields each parameter of the scheme that is in no optimizer, in several groups, or under weight decay."""
     criterion.step_warnings.ignore_updates()
     yield from find_faults(criterion.weighting, criterion.terms, optimizers)
-
-
-def diagnose_loss_sum(
-    criterion: WeightedLoss, optimizers: Sequence[Optimizer], has_schedule: bool, clips: bool
-) -> Iterator[tuple[str, str]]:
-    """Yields a message where ``loss_sum`` meets SGD at a constant learning rate, or clipping."""
-    if criterion.loss_sum is None:
-        return
-    if not has_schedule and any(isinstance(optimizer, SGD) for optimizer in optimizers):
-        yield (
-            "loss_sum sgd",
-            (
-                "`loss_sum` multiplies the weights as the losses fall, and so the steps of SGD, whose learning rate is "
-                "constant here: let the rate fall by a schedule, or give `weight_sum` in place of `loss_sum`."
-            ),
-        )
-    if clips:
-        yield (
-            "loss_sum clipping",
-            (
-                "`loss_sum` multiplies the weights as the losses fall, and `gradient_clip_val` cancels that: the norm "
-                "of the clipped gradient stays the same. Leave out one of the two."
-            ),
-        )
 
 
 def _not_finite(epochs: Epochs, term: str) -> str | None:

@@ -14,7 +14,6 @@ from lossbalance._utils.warn import warn_user
 from lossbalance.callbacks.diagnostics import (
     diagnose,
     diagnose_detached,
-    diagnose_loss_sum,
     diagnose_parameters,
     diagnose_scheme,
 )
@@ -25,6 +24,7 @@ from lossbalance.callbacks.html import means_table
 from lossbalance.callbacks.keys import step_key
 from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.logs import draw, find_folder, log, publish
+from lossbalance.callbacks.loss_sum_diagnostics import diagnose_loss_sum
 from lossbalance.callbacks.statistics import TermStatistics, merge
 from lossbalance.criterion.weighted_loss import WeightedLoss
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from lossbalance import WeightedLoss
 from lossbalance.callbacks import BalanceLosses, LossMonitor
-from lossbalance.callbacks.diagnostics import diagnose, diagnose_loss_sum
+from lossbalance.callbacks.diagnostics import diagnose
 from lossbalance.callbacks.epochs import Epochs
 from lossbalance.cli.training.summary_table import show
 from lossbalance.conflict import MGDA
@@ -242,22 +242,3 @@ def test_a_warning_is_one_line_without_file_and_code():
     program = "from lossbalance._utils.warn import warn_user; warn_user('`a` is wrong: do b.')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: `a` is wrong: do b.\n"
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "has_schedule", "clips", "found"),
-    [
-        (torch.optim.SGD, False, False, ["give `weight_sum` in place of `loss_sum`"]),
-        (torch.optim.SGD, True, False, []),
-        (torch.optim.Adam, False, False, []),
-        (torch.optim.Adam, False, True, ["`gradient_clip_val` cancels that"]),
-    ],
-)
-def test_loss_sum_is_diagnosed_under_sgd_at_a_constant_rate_and_under_clipping(optimizer, has_schedule, clips, found):
-    optimizers = [optimizer([torch.zeros(1, requires_grad=True)], lr=0.1)]
-    criterion = WeightedLoss(GradBalance(["a", "b"]), loss_sum=2)
-    messages = [message for _, message in diagnose_loss_sum(criterion, optimizers, has_schedule, clips)]
-    assert len(messages) == len(found)
-    assert all(part in message for part, message in zip(found, messages, strict=True))
-    plain = WeightedLoss(GradBalance(["a", "b"]))
-    assert list(diagnose_loss_sum(plain, optimizers, has_schedule, clips)) == []
