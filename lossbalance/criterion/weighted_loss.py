@@ -46,8 +46,8 @@ class WeightedLoss(nn.Module):
             learning rate. Penalties are not rescaled.
         loss_sum: If given, the weights are rescaled so that the weighted losses, averaged over steps, add up to it: as
             the losses fall, the weights grow, a learning rate in disguise: give it to all schemes that are compared.
-            It suits Adam, or a learning rate that falls to 0. Under SGD at a constant rate prefer ``weight_sum``: there
-            it ended 2.9 % higher, and clipping at a norm cancels it (``scripts/study.py budget``).
+            It suits Adam. Under SGD at a constant rate prefer ``weight_sum``, which ended 2.9 % lower there on average
+            (``scripts/study.py budget``). Clipping at a norm cancels it.
         conflict: What the gradients of the terms are combined by at the branch; None is the plain sum.
         process_group: The ranks that share the terms, or a callable that returns them; None is all ranks. Where some
             have no losses, as under pipeline parallelism, give the ranks that do.
