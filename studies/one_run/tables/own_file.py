@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lossbalance.tasks.table.columns import choose_features, choose_targets
-from lossbalance.tasks.table.features import encode
+from lossbalance.tasks.table.features import Encoder
 from lossbalance.tasks.table.read import read_table
 from lossbalance.tasks.table.targets import Target as Column
 from lossbalance.tasks.table.targets import find_targets
@@ -29,9 +28,11 @@ def read_own_file(path: Path, targets: str) -> Table:
     names = choose_targets(frame, [name.strip() for name in targets.split(",")])
     features = choose_features(frame, names, None, ())
     frame = frame.dropna(subset=names, how="all")
-    inputs = encode(frame[features], torch.arange(len(frame)))
-    return Table(inputs.astype(float), tuple(_convert(column) for column in find_targets(frame[names], {})))
+    every = np.arange(len(frame))
+    inputs = Encoder.fit(frame[features], every).encode(frame)
+    found = find_targets(frame[names], {}, every)
+    return Table(inputs.astype(float), tuple(_convert(column, column.labels(frame[column.name])) for column in found))
 
 
-def _convert(column: Column) -> Target:
-    return Target(column.name, _KINDS[column.kind], np.asarray(column.values, float)[:, None])
+def _convert(column: Column, labels: np.ndarray) -> Target:
+    return Target(column.name, _KINDS[column.kind], labels.astype(float)[:, None])
