@@ -1,5 +1,9 @@
 """In each host the small model ends where the plain loop ends, resumes, and has its faults named."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -8,7 +12,7 @@ from torch.utils.data import DataLoader
 from lossbalance.callbacks import LossMonitor
 from tests.callbacks.modules import make_trainer
 from tests.integrations.lightning_task import LightningTask
-from tests.integrations.small import EPOCHS, Dataset, Task, assert_equal, batches, make_optimizer, reference
+from tests.integrations.small import EPOCHS, Dataset, Task, assert_equal, batches, make_optimizer, plain_loop, reference
 
 accelerate = pytest.importorskip("accelerate", reason="pip install 'lossbalance[transformers]'")
 
@@ -106,3 +110,23 @@ def test_mixed_precision_keeps_the_criterion_in_fp32(run, precision, tmp_path):
     learned = task.criterion.weighting.log_variance
     assert learned.dtype == torch.float32
     torch.testing.assert_close(learned, reference()["criterion.weighting.log_variance"], rtol=0, atol=0.05)
+
+
+@pytest.mark.processes
+def test_two_ranks_under_torchrun_end_where_the_plain_loop_ends(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program = Path(__file__).with_name("two_ranks.py")
+    done = subprocess.run([*launcher, str(program), str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    expected = plain_loop()
+    for name in ("torchrun", "fabric", "accelerate"):
+        task = Task()
+        task.load_state_dict(torch.load(tmp_path / f"{name}.pt"))
+        for (key, value), other in zip(task.named_parameters(), expected.parameters(), strict=True):
+            if "log_variance" not in key:  # of several ranks, its start is a buffer
+                torch.testing.assert_close(value, other, rtol=1e-6, atol=1e-6)
+        ours, theirs = task.criterion.weighting.read(), expected.criterion.weighting.read()
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert "'aux' has no gradient" in done.stderr
+    assert "no optimizer updates `Uncertainty.log_variance`" in done.stderr
+    assert "is under a weight decay of 0.1" in done.stderr
