@@ -20,7 +20,7 @@ norm. The life of a step, in order:
 In a compiled graph, leaf tensors replace steps 4 and 5, :mod:`lossbalance.gradients.traced`.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,13 +31,12 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.transforms import refuse_transforms
-from lossbalance._utils.warn import warn_user
 from lossbalance.gradients.data_parallel import active_wrapper
 from lossbalance.gradients.first_steps import FIRST_STEPS, find_near_minimum, measure_ahead
 from lossbalance.gradients.measurement import Measurement, Probe, is_in_backward, version
 from lossbalance.gradients.norms import NormAccumulator
 from lossbalance.gradients.pending import PendingNorms, average_over_ranks
-from lossbalance.gradients.traced import MeasurementLeaves
+from lossbalance.gradients.traced import MeasurementLeaves, warn_unmeasured
 from lossbalance.weighting.base import Losses, is_non_finite
 
 
@@ -63,6 +62,7 @@ class Probes(nn.Module):
         self._start()
         self.has_committed = False  # whether a backward pass of a total has been measured
         self._has_warned = False
+        self._is_awaited = False  # whether a compiled step expects a backward pass that it measures
         self._half = False  # whether a probe has met an activation of fp16
         self._index = {term: i for i, term in enumerate(self.terms)}
         self.register_buffer("_marker", torch.empty(0), persistent=False)
@@ -122,7 +122,8 @@ class Probes(nn.Module):
         now = {id(parameter): version(parameter) for parameter in parameters.values()}
         known = {key[1] for key, (then, _) in aliases.items() if key[0] == index and then == now.get(key[1])}
         new = [parameter for parameter in parameters.values() if id(parameter) not in known]
-        for parameter, probed in zip(new, self._attach(term, new, aliases) if new else (), strict=True):
+        counts = [(index, id(parameter)) not in aliases for parameter in new]
+        for parameter, probed in zip(new, self._attach(term, new, counts) if new else (), strict=True):
             aliases[index, id(parameter)] = now[id(parameter)], probed
         return {name: aliases[index, id(parameter)][1] for name, parameter in parameters.items()}
 
@@ -206,6 +207,7 @@ class Probes(nn.Module):
         self.begun = step = self.open
         if torch.compiler.is_compiling():
             step.losses = row.detach()
+            self._is_awaited = step.expected
             return row + self.leaves.weights
         self.leaves.clear()
         if row.requires_grad:
@@ -213,8 +215,8 @@ class Probes(nn.Module):
             row.register_hook(partial(self._on_backward_start, step, row.detach(), skip_commit))
         return row
 
-    def _attach(self, term: str, tensors: Sequence[Tensor], known: Container[Any] = ()) -> Sequence[Tensor]:
-        steps = [self.register([term], x, count=(self._index.get(term), id(x)) not in known) for x in tensors]
+    def _attach(self, term: str, tensors: Sequence[Tensor], counts: Sequence[bool] = (True,)) -> Sequence[Tensor]:
+        steps = [self.register([term], x, is_new) for x, is_new in zip(tensors, counts, strict=True)]
         index = self._index[term]
         if torch.compiler.is_compiling():
             return self.leaves.attach(tensors, index, self.open.column([index], self.magnitudes), self.magnitudes)
@@ -234,7 +236,7 @@ class Probes(nn.Module):
         queue_callback(partial(self._on_backward_end, step, losses, skip))
 
     def _on_traced_backward_start(self, weights: Tensor) -> None:
-        step = self.begun
+        step, self._is_awaited = self.begun, False
         if step.losses is not None:
             self._on_backward_start(step, step.losses, step.skip_commit, weights)
 
@@ -265,13 +267,14 @@ class Probes(nn.Module):
 
     def _check_measured(self) -> None:
         """Warns once if the scheme needs the norms of the last step, and its backward pass has met no probe."""
+        if torch.compiler.is_compiling():
+            if self._is_awaited:  # the graph is compiled anew for this
+                warn_unmeasured()
+            return
         step = self.begun
         if step.expected and step.ended and step.norms is None and not self._has_warned:
             self._has_warned = True
-            warn_user(
-                "the backward pass of the total has met no probe, so nothing was measured and the weights stay as they "
-                "are: let each forward pass go through the probes, and differentiate the total up to where they are."
-            )
+            warn_unmeasured()
 
     def _count_step(self, names: Sequence[str], rows: Tensor, finite: Tensor) -> None:
         """Counts a step that was measured ahead, unless it is not finite: then the next one is measured ahead, too.

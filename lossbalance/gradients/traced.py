@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lossbalance._utils.warn import warn_user
+
 COLUMNS = 8  # probes of one term whose largest magnitudes a step can tell apart
 
 
@@ -98,3 +100,17 @@ def trace_autograd(allowed: bool) -> int:
 
 
 trace_autograd._dynamo_marked_constant = True  # type: ignore[attr-defined]  # runs now; its decorator costs an import
+
+
+def warn_unmeasured() -> int:
+    """Warns of a step that measured nothing; in a compiled graph while it is traced, so once."""
+    warn_user(
+        "the backward pass of the last total has met no probe, so nothing was measured and the weights stay as they "
+        "are: let each forward pass go through the probes, and differentiate the total up to where they are; that of a "
+        "compiled step by `backward()` without `inputs`, not by `torch.autograd.grad`. A step that only evaluates "
+        "belongs in `criterion.eval()` or `criterion.frozen()`."
+    )
+    return 0
+
+
+warn_unmeasured._dynamo_marked_constant = True  # type: ignore[attr-defined]
