@@ -21,8 +21,8 @@ class Protect(Aggregator):
 
     The inequality holds up to the precision of the gradients, in each backward pass: at an activation over the samples
     of all ranks, at parameters for the inner products averaged over ranks. It is one of the first order: components
-    orthogonal to the main gradient remain, whatever their length: without ``GradBalance`` under it, harmful auxiliary
-    terms doubled the test loss of the main term (``docs/auxiliary.md`` has the study).
+    orthogonal to the main gradient remain, whatever their length: on two tables, harmful auxiliary terms
+    raised the test loss of the main term by 109 %, with ``GradBalance`` 1:4 under it by 6.9 % (``docs/auxiliary.md``).
 
     Args:
         main: Name of the main term.
