@@ -193,7 +193,7 @@ def test_between_logs_a_step_costs_a_few_operations_whatever_the_number_of_terms
     criterion, x, weight = WeightedLoss(GradBalance(terms)), torch.randn(8, 8), torch.randn(8, 8, requires_grad=True)
     monitor, module = LossMonitor(), SimpleNamespace(device="cpu", named_modules=lambda: [("criterion", criterion)])
     trainer = SimpleNamespace(callbacks=[], optimizers=[], global_step=0, current_epoch=0, log_every_n_steps=50)
-    trainer.loggers = []
+    trainer.loggers, trainer.lr_scheduler_configs, trainer.gradient_clip_val = [], [], None
     monitor.on_train_start(trainer, module)
     for step in range(1, 11):
         h = x @ weight
