@@ -11,7 +11,13 @@ from lossbalance.cli.runs import record
 
 ROOT = Path(__file__).parents[2]
 HOME = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "llms.txt",
+    ROOT / "lossbalance" / "guide.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+]
 LINKS = [
     (page, link)
     for page in PAGES
