@@ -52,7 +52,7 @@ def make_figure(title: str, height: float = 3.1) -> tuple[Figure, Axes]:
 
 
 def set_scale(axes: Axes, which: str, values: pd.Series) -> None:
-    """Chooses a scale on which the values of one axis, ``x`` or ``y``, can be distinguished, though some are far off."""
+    """Chooses a scale on which the values of an axis, ``x`` or ``y``, can be distinguished, though some are far off."""
     values = values[np.isfinite(values)]
     quarter = np.subtract(*values.quantile([0.75, 0.25])) or values.max() - values.min()
     if len(values) < 4 or values.max() - values.min() < 15 * quarter:
