@@ -1,4 +1,4 @@
-"""A variational autoencoder: the weight of the divergence grows from 0 to 1 over the first epochs.
+"""Variational autoencoder: the KL is a prior of weight 1 beside the scheme, annealed from 0 over the first epochs.
 
 python examples/vae.py
 """
@@ -40,7 +40,7 @@ def main(epochs: int = 20) -> dict[str, float]:
     pl.seed_everything(0, verbose=False)
     codes = torch.randn(512, 2)
     data = DataLoader(TensorDataset(codes @ torch.randn(2, 16)), batch_size=64, shuffle=True)
-    criterion = WeightedLoss(Equal(["reconstruction", "kl"]))
+    criterion = WeightedLoss(Equal(["reconstruction"]), fixed={"kl": 1.0})
     schedule = WeightSchedule({"kl": Schedule(start=0.0, end=1.0, over=f"{epochs // 2} epochs", shape="linear")})
     quiet = {
         "logger": False,

@@ -48,7 +48,9 @@ class Scalarizer(Weighting):
 
     Raises:
         TypeError: If ``module`` is not callable, or ``period`` not a number.
-        ValueError: If ``period`` is not a positive integer; in a call, if the module returns no scalar.
+        ValueError: If ``period`` is not a positive integer; in a call, if the module returns no scalar. In the first
+            training step, and when the scheme is switched by ``train()`` or ``eval()``, if the gradient of the module
+            by a loss is not finite, as that of a logarithm at 0.
 
     Example:
         >>> total, weights = Scalarizer(["small", "large"], torch.max)(torch.tensor([1.0, 3.0]))
@@ -76,6 +78,7 @@ class Scalarizer(Weighting):
         self.module: Any = module  # which registers a torch.nn.Module
         self.register_buffer("latest", torch.ones(len(self.terms)))
         self._initial = _attributes(module)
+        self._is_checked = False  # whether a step was observed
         self._steps = 0  # counted only for a module with `step` or `update`
 
     def weigh(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +95,9 @@ class Scalarizer(Weighting):
         """Calls the module for its state."""
         seen = observation.seen
         set_where(self.latest, seen, observation.losses)
+        if not (self._is_checked or torch.compiler.is_compiling()):
+            self._is_checked = True
+            self.check()
         if hasattr(self.module, "update") or hasattr(self.module, "step"):
             if seen.any():  # what such a module keeps on the host cannot be taken back
                 self._advance(self.latest.clone())
@@ -100,6 +106,29 @@ class Scalarizer(Weighting):
             self.module(self.latest.clone())
             for buffer, was in zip(self.module.buffers(), before, strict=True):
                 buffer.copy_(torch.where(seen.any(), buffer, was))
+
+    def check(self) -> None:
+        """Checks that the module has a finite gradient by the last losses; synchronizes with the device.
+
+        Raises:
+            ValueError: If it has not; the message names the terms.
+        """
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            slope = torch.func.grad(self._call)(self.latest, torch.ones_like(self.latest, dtype=torch.bool)).tolist()
+        losses = self.latest.tolist()
+        refused = {term: loss for term, loss, part in zip(self.terms, losses, slope, strict=True) if part - part != 0}
+        if refused:
+            raise ValueError(
+                f"`losses` must be where {type(self.module).__name__} has a finite gradient, got {refused}: add to "
+                "such a term what makes its smallest value positive, or leave it out (None) where it is 0."
+            )
+
+    def train(self, mode: bool = True) -> "Scalarizer":
+        """Switches between training and evaluation, and calls :meth:`check` once a step was observed."""
+        if self._is_checked:
+            self.check()
+        super().train(mode)
+        return self
 
     def _advance(self, losses: Tensor) -> None:
         """Closes the previous step and epoch where they are complete, and starts this step."""

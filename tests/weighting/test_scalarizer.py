@@ -212,3 +212,16 @@ def test_what_is_no_scalarizer_is_refused():
         Scalarizer(TERMS, nn.Identity())(torch.ones(2))
     with pytest.raises(ValueError, match="`period` must be a positive number of training steps, got 0"):
         Scalarizer(TERMS, torch.sum, period=0)
+
+
+def test_a_module_without_a_finite_gradient_is_refused_by_the_name_of_the_term():
+    scheme = Scalarizer(["zero", "main"], lambda losses: losses.log().mean().exp())
+    with pytest.raises(ValueError, match=r"has a finite gradient, got \{'zero': 0.0\}: add to such a term"):
+        scheme(torch.tensor([0.0, 2.0]))
+    scheme = Scalarizer(["negative", "main"], lambda losses: losses.log().sum())
+    scheme(torch.tensor([1.0, 2.0]))
+    scheme.eval()
+    scheme.train()
+    scheme(torch.tensor([0.0, 2.0]))
+    with pytest.raises(ValueError, match=r"got \{'negative': 0.0\}"):
+        scheme.eval()
