@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Real
 
+from lossbalance._utils.terms import Terms, expand_terms
+
 _LARGEST = 3.4e38  # what single precision holds
 
 
@@ -67,7 +69,8 @@ def check_terms(terms: Iterable[str], argument: str = "terms") -> tuple[str, ...
     if not isinstance(terms, Iterable):
         cure = "in a configuration set `terms` beside the group `loss`, as in `criterion.terms=[aux,main]`"
         raise TypeError(f"`{argument}` must be a list of names, got {terms!r}: {cure}.")
-    names = tuple(terms)
+    names = expand_terms(terms, argument) if isinstance(terms, Mapping) else terms
+    names = names if isinstance(names, Terms) else tuple(names)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"`{argument}` must be a list of names, got {list(names)}.")
     if not names:

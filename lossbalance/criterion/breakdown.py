@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lossbalance._utils.terms import names_of, rows_of
 from lossbalance.criterion.html import table
 from lossbalance.gradients.measurement import Measurement
 from lossbalance.gradients.products import cosines
@@ -92,8 +93,13 @@ def make_breakdown(step: Step, terms: Sequence[str], penalties: Mapping[str, Pen
 
 
 def by_name(terms: Sequence[str], row: Tensor) -> dict[str, Tensor]:
-    """Returns the entries of a row ``[terms]`` by name."""
-    return dict(zip(terms, row.unbind(), strict=True))
+    """Returns the entries of a row ``[terms]`` by name; the columns of a row of terms are one tensor."""
+    rows = rows_of(terms)
+    if not rows:
+        return dict(zip(terms, row.unbind(), strict=True))
+    names = names_of(terms)
+    parts = row.split([len(rows.get(name, (name,))) for name in names])
+    return {name: part if name in rows else part[0] for name, part in zip(names, parts, strict=True)}
 
 
 def tabulate(steps: Sequence[Step]) -> Tensor:

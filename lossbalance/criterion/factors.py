@@ -57,7 +57,8 @@ class Factors(DeferredModule):
         given = {term: None if term in zeros else loss for term, loss in losses.given.items()}
         present = losses.present & (self.row != 0)
         row = torch.where(present, losses.row, 0.0)
-        return Losses(given, row if row.requires_grad or any(map(_is_there, given.values())) else _leaf(row), present)
+        has_graph = row.requires_grad or any(map(_is_there, given.values()))
+        return Losses(given, row if has_graph else _leaf(row), present, losses.rows)
 
     def scale_gradient(self, row: Tensor) -> Tensor:
         """Returns the losses, whose gradients arrive multiplied."""

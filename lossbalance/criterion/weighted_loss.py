@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.distributed import Ranks
+from lossbalance._utils.terms import names_of, rows_of
 from lossbalance._utils.transforms import is_exporting, is_transforming
 from lossbalance.conflict.base import Aggregator
 from lossbalance.criterion.breakdown import Breakdown, Step, by_name, make_breakdown
@@ -185,6 +186,19 @@ class WeightedLoss(nn.Module):
         """
         return self.probes.attach_probe(term, x)
 
+    def probe_columns(self, term: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Marks ``x`` as the prediction whose columns, its last dimension, are the terms of a row: one norm for each.
+
+        ``criterion({"channel": (criterion.probe_columns("channel", prediction) - y).square().mean(dim=0), ...})``. Each
+        loss of the row must depend on its own column alone. The norms are those by ``x``; with the ``weight`` of a last
+        linear layer, ``[terms, features]``, those by what enters that layer.
+
+        Raises:
+            TypeError: If ``x`` is not in floating point.
+            ValueError: If the term is no row, or has another number of columns than ``x``.
+        """
+        return self.probes.attach_columns(term, x, weight)
+
     def probe_inputs(self, modules: Mapping[str, nn.Module]) -> ProbeHandle:
         """Places a probe before the module in which each term's branch begins, by hooks, until ``handle.remove()``.
 
@@ -250,9 +264,11 @@ class WeightedLoss(nn.Module):
             TypeError: If the factor is not a number.
             ValueError: If the name is unknown, or the factor negative or not finite.
         """
-        check_word("name", name, [*self.terms, *self.penalties])
-        if name in self.terms:
-            self._factors.set_factor(name, check_factor(name, factor))
+        columns = rows_of(self.terms).get(name, (name,))
+        check_word("name", name, [*self.terms, *names_of(self.terms), *self.penalties])
+        if columns[0] in self.terms:
+            for term in columns:
+                self._factors.set_factor(term, check_factor(name, factor))
         else:
             self.penalties.by_name[name].factor = check_factor(name, factor)
 
@@ -299,7 +315,7 @@ class WeightedLoss(nn.Module):
 
         Call it after ``backward()`` and before the optimizer's step, in steps that are logged.
         """
-        return report(self.penalties.by_name, torch.stack(list(self.last.contributions.values())))
+        return report(self.penalties.by_name, torch.cat([each.view(-1) for each in self.last.contributions.values()]))
 
     def synchronize(self) -> None:
         """Reduces the norms of the last backward pass over ranks: on every rank, before one saves ``state_dict()``."""

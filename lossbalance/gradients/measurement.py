@@ -83,6 +83,18 @@ class Measurement:
             return _Derivative.apply(gradient, leaf, self)
         return gradient
 
+    def receive_columns(self, first: int, gradient: Tensor, scale: Tensor | None, leaf: Tensor) -> Tensor:
+        """Takes a gradient whose columns are those of the terms from ``first`` on, and hands it on."""
+        step = self.measured()
+        if step is not None and step.accumulator is not None:
+            if step.only is None or step.only == first:
+                step.accumulator.add_columns(first, gradient, scale)
+            else:
+                step.crossed.append((first, gradient))
+        elif torch.is_grad_enabled():
+            return _Derivative.apply(gradient, leaf, self)
+        return gradient
+
     def measured(self) -> "Measurement | None":
         """Returns the step that the running backward pass belongs to; None outside of one.
 
@@ -139,6 +151,23 @@ class Probe(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         """Hands the gradient on."""
         return None if grad is None else ctx.step.receive(ctx.index, grad, ctx.leaf), None, None, None
+
+
+class ColumnProbe(torch.autograd.Function):
+    """The identity on ``x``, whose columns are terms; their norms may be scaled, as by the weights of a last layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, leaf: Tensor, step: Measurement, first: int, scale: Tensor | None) -> Tensor:
+        """Returns ``x``."""
+        ctx.set_materialize_grads(False)
+        ctx.leaf, ctx.step, ctx.first, ctx.scale = leaf, step, first, scale
+        return x[...]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
+        """Hands the gradient on."""
+        handed = None if grad is None else ctx.step.receive_columns(ctx.first, grad, ctx.scale, ctx.leaf)
+        return handed, None, None, None, None
 
 
 class _Derivative(torch.autograd.Function):

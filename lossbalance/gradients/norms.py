@@ -28,6 +28,7 @@ class NormAccumulator:
         self._waiting: list[tuple[int, Tensor]] = []
         self._bytes = 0
         self._longest = _LONG_SUM if magnitudes else _LONG
+        self._columns: list[tuple[float, int, Tensor]] = []  # order, first term, sizes of the columns
         self._norms: dict[float, list[list[Tensor]]] = {order: [[] for _ in entries] for order in self.orders}
 
     def add(self, index: int, gradient: Tensor) -> None:
@@ -42,9 +43,21 @@ class NormAccumulator:
         for order, size in zip(self.orders, sizes, strict=False):
             self._norms[order][index].append(size)
 
+    def add_columns(self, first: int, gradient: Tensor, scale: Tensor | None = None) -> None:
+        """Takes a gradient whose columns, in its last dimension, are those of the terms from ``first`` on."""
+        gradient = getattr(gradient.detach(), "full_tensor", gradient.detach)().flatten(0, -2)
+        wide = _WIDE.get(gradient.dtype, gradient.dtype)
+        for order in self.orders:
+            sizes = torch.linalg.vector_norm(gradient, order, dim=0, dtype=wide)
+            self._columns.append((order, first, sizes if scale is None else sizes * scale))
+
     def has(self, index: int) -> bool:
         """Returns whether something has been taken of the term at ``index``."""
-        return bool(self._norms[_NORM][index]) or any(index == waiting for waiting, _ in self._waiting)
+        return (
+            bool(self._norms[_NORM][index])
+            or any(index == first for _, first, _ in self._columns)
+            or any(index == waiting for waiting, _ in self._waiting)
+        )
 
     def rows(self) -> Tensor | None:
         """Returns the norms and, if asked for, the largest and the mean magnitudes, ``[1 or 3, terms]``.
@@ -52,6 +65,8 @@ class NormAccumulator:
         In fp32 or wider; 0 for a term of which no gradient has arrived, None if none has arrived at all.
         """
         self._measure()
+        if self._columns:
+            return self._rows_with_columns()
         some = next((norms[0] for norms in self._norms[_NORM] if norms), None)
         if some is None:
             return None
@@ -63,6 +78,22 @@ class NormAccumulator:
                 row = list(torch._foreach_div(row, [max(count, 1) for count in self.entries]))
             cells += row
         return torch.stack(cells).view(len(self.orders), -1)
+
+    def _rows_with_columns(self) -> Tensor:
+        like = self._columns[0][2]
+        rows = like.new_zeros(len(self.orders), len(self.entries))
+        found = [i for i, norms in enumerate(self._norms[_NORM]) if norms]
+        for row, (order, norms) in zip(rows, self._norms.items(), strict=True):
+            if found:
+                single = torch.stack(_combine([norms[i] for i in found], order)).to(row.dtype)
+                row.index_copy_(0, torch.tensor(found, device=row.device), single)
+            for each, first, sizes in self._columns:
+                if each == order:
+                    part = row[first : first + len(sizes)]
+                    part.copy_(_merge(part, sizes.to(row.dtype), order))
+        if _SUM in self.orders:
+            rows[-1] /= torch.tensor(self.entries, device=rows.device).clamp(min=1)
+        return rows
 
     def _measure(self) -> None:
         """Takes the norms of the gradients that wait, of each type together, and lets go of them."""
@@ -129,6 +160,13 @@ def _combine(groups: Sequence[list[Tensor]], order: float) -> list[Tensor]:
         return [norm for (norm,) in groups]
     norms = torch.stack([norm for group in groups for norm in group])
     return list(torch._foreach_norm(norms.split([len(group) for group in groups]), order))
+
+
+def _merge(first: Tensor, second: Tensor, order: float) -> Tensor:
+    """Returns the norms of gradients of which the first and the second are parts."""
+    if order == _NORM:
+        return torch.hypot(first, second)
+    return torch.maximum(first, second) if order == _LARGEST else first + second
 
 
 def _pieces(gradient: Tensor, longest: int) -> Sequence[Tensor]:

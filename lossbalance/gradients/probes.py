@@ -30,10 +30,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossbalance._utils.checks import check_word
 from lossbalance._utils.distributed import Ranks
+from lossbalance._utils.terms import Terms, rows_of
 from lossbalance._utils.transforms import refuse_transforms
 from lossbalance.gradients.data_parallel import active_wrapper
 from lossbalance.gradients.first_steps import FIRST_STEPS, find_near_minimum, measure_ahead
-from lossbalance.gradients.measurement import Measurement, Probe, is_in_backward, version
+from lossbalance.gradients.measurement import ColumnProbe, Measurement, Probe, is_in_backward, version
 from lossbalance.gradients.norms import NormAccumulator
 from lossbalance.gradients.pending import PendingNorms, average_over_ranks
 from lossbalance.gradients.traced import MeasurementLeaves, warn_unmeasured
@@ -53,7 +54,7 @@ class Probes(nn.Module):
     def __init__(self, terms: Sequence[str], ranks: Ranks | None = None) -> None:
         super().__init__()
         self.ranks = ranks or Ranks()
-        self.terms = tuple(terms)
+        self.terms = terms if isinstance(terms, Terms) else tuple(terms)
         self.placed: set[str] = set()  # terms that a probe was placed for, if they met it or not
         self.probed: set[str] = set()  # terms that have met a probe
         self.known: set[str] = set()  # terms whose first steps are over
@@ -98,6 +99,29 @@ class Probes(nn.Module):
             self._check(term, x)
             return x
         return self._attach(term, [x])[0]
+
+    def attach_columns(self, term: str, x: Tensor, weight: Tensor | None) -> Tensor:
+        """Returns ``x``, with a probe of each term of a row on its column."""
+        columns = rows_of(self.terms).get(term)
+        if columns is None or x.ndim == 0 or x.size(-1) != len(columns):
+            rows = {name: len(names) for name, names in rows_of(self.terms).items()}
+            raise ValueError(
+                f"`x` must have a column in its last dimension for each term of a row, got {term!r} with shape "
+                f"{list(x.shape)}: the rows are {rows}, as the scheme was made, `GradBalance({{{term!r}: 500}})`."
+            )
+        self._check(columns[0], x)
+        if not (self.training and torch.is_grad_enabled()):
+            return x
+        if torch.compiler.is_compiling():
+            raise ValueError("`probe_columns` cannot be compiled: leave the step uncompiled, or probe what enters it.")
+        step = self.register([columns[0]], x, count=False)
+        if columns[-1] not in self.probed:
+            self.probed.update(columns)
+        first = self._index[columns[0]]
+        if self.magnitudes:
+            step.entries[first : first + len(columns)] = [x.numel() // len(columns)] * len(columns)
+        scale = None if weight is None else torch.linalg.vector_norm(weight.detach(), dim=1)
+        return ColumnProbe.apply(x, self.leaves.sizes, step, first, scale)
 
     def register(self, terms: Sequence[str], x: Tensor, count: bool = True) -> Measurement:
         """Registers ``x`` as a tensor by which the gradient of each of the terms is measured; returns its step."""
@@ -166,7 +190,7 @@ class Probes(nn.Module):
         """Measures the step at hand ahead of its backward pass, and returns it as :meth:`last_step` does."""
         values = losses.row.detach()
         self.pending.resize(self.magnitudes, values)
-        step, given = self.open, list(losses.given.values())
+        step, given = self.open, losses.by_term()
         measured = measure_ahead(given, step, self.leaves.sizes, self.terms, self.magnitudes, self._half)
         rows = torch.cat([values.unsqueeze(0), measured])
         rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.ranks)
@@ -302,6 +326,8 @@ class Probes(nn.Module):
         return term not in self.known and term not in self.early
 
     def _check(self, term: str, x: Tensor) -> None:
+        if term in rows_of(self.terms):
+            raise ValueError(f"{term!r} is a row of terms: probe the prediction by `criterion.probe_columns`.")
         if term not in self._index:
             check_word("term", term, self.terms)
         if not (x.is_floating_point() or x.is_complex()):

@@ -1,7 +1,7 @@
 """Base class of all weighting schemes, and the types that describe a step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import ClassVar, NamedTuple, Self
 
@@ -24,11 +24,30 @@ class Losses(NamedTuple):
     """As a row ``[terms]``; 0 where the step lacks the term."""
     present: Tensor
     """Whether the step has the term, ``[terms]``."""
+    rows: Mapping[str, tuple[str, ...]] = {}
+    """The terms of each row, which ``given`` has under one name."""
 
     @property
     def names(self) -> list[str]:
         """The terms that the step has."""
-        return [term for term, loss in self.given.items() if loss is not None]
+        return [t for name, loss in self.given.items() if loss is not None for t in self.rows.get(name, (name,))]
+
+    def by_term(self) -> list[Tensor | None]:
+        """Returns the loss of each term; a row stands at its first one, and None at the others."""
+        return [
+            None if i else loss for name, loss in self.given.items() for i, _ in enumerate(self.rows.get(name, (name,)))
+        ]
+
+    def split(self) -> dict[str, Tensor | None]:
+        """Returns the loss of each term by name, the rows taken apart."""
+        apart: dict[str, Tensor | None] = {}
+        for name, loss in self.given.items():
+            columns = self.rows.get(name)
+            if columns is None:
+                apart[name] = loss
+            else:
+                apart |= zip(columns, [None] * len(columns) if loss is None else loss.unbind(), strict=True)
+        return apart
 
 
 class Observation(NamedTuple):

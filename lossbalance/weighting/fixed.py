@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_mapping, check_not_negative
+from lossbalance._utils.terms import expand
 from lossbalance.weighting.base import Weighting, weighted_sum
 
 
@@ -33,6 +34,7 @@ class Fixed(Weighting):
 
     def __init__(self, terms: Iterable[str], weights: Mapping[str, float]) -> None:
         super().__init__(terms)
+        weights = expand(weights, self.terms)
         check_mapping("weights", weights, self.terms)
         cure = "to maximize a term, negate its loss"
         self.weights = {term: check_not_negative(f"weights[{term!r}]", weights[term], cure) for term in self.terms}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossbalance._utils.checks import check_decay, check_integer, check_mapping, check_positive
+from lossbalance._utils.terms import expand
 from lossbalance.weighting.averages import (
     average_first,
     limit_average,
@@ -124,5 +125,6 @@ class GradBalance(Weighting):
 def _check_row(argument: str, numbers: Mapping[str, float] | None, terms: tuple[str, ...]) -> dict[str, float]:
     if numbers is None:
         return dict.fromkeys(terms, 1.0)
+    numbers = expand(numbers, terms)
     check_mapping(argument, numbers, terms)
     return {term: check_positive(f"{argument}[{term!r}]", numbers[term]) for term in terms}

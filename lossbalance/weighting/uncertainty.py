@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lossbalance._utils.checks import check_names, check_number, check_positive, did_you_mean
+from lossbalance._utils.terms import expand
 from lossbalance._utils.transforms import is_transforming
 from lossbalance._utils.warn import warn_user
 from lossbalance.weighting.averages import FIRST, TINY, average_first, start_first
@@ -236,8 +237,9 @@ def _per_term(argument: str, setting: object, terms: tuple[str, ...]) -> list[tu
     """Returns the name of each term's setting, for messages, and the setting."""
     if not isinstance(setting, Mapping):
         return [(argument, setting)] * len(terms)
-    check_names(argument, setting, terms)
-    return [(f"{argument}[{term!r}]", setting[term]) for term in terms]
+    by_term = expand(setting, terms)
+    check_names(argument, by_term, terms)
+    return [(f"{argument}[{term!r}]", by_term[term]) for term in terms]
 
 
 def _check_choice(argument: str, choice: object, known: Iterable[str]) -> str:
