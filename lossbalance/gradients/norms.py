@@ -45,11 +45,14 @@ class NormAccumulator:
 
     def add_columns(self, first: int, gradient: Tensor, scale: Tensor | None = None) -> None:
         """Takes a gradient whose columns, in its last dimension, are those of the terms from ``first`` on."""
-        gradient = getattr(gradient.detach(), "full_tensor", gradient.detach)().flatten(0, -2)
-        wide = _WIDE.get(gradient.dtype, gradient.dtype)
-        for order in self.orders:
-            sizes = torch.linalg.vector_norm(gradient, order, dim=0, dtype=wide)
-            self._columns.append((order, first, sizes if scale is None else sizes * scale))
+        gradient = getattr(gradient.detach(), "full_tensor", gradient.detach)()
+        columns = gradient.reshape(-1, gradient.size(-1))
+        columns = columns.to(_WIDE.get(columns.dtype, columns.dtype))
+        sizes = {_NORM: columns.square().sum(dim=0).sqrt()}  # a vector norm over the first dimension is slow on a CPU
+        if _LARGEST in self.orders:
+            sizes |= {_LARGEST: columns.abs().amax(dim=0), _SUM: columns.abs().sum(dim=0)}
+        for order, each in sizes.items():
+            self._columns.append((order, first, each if scale is None else each * scale))
 
     def has(self, index: int) -> bool:
         """Returns whether something has been taken of the term at ``index``."""
