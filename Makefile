@@ -3,7 +3,7 @@ BIN := .venv/bin
 ELSEWHERE := .venv-$(notdir $(PYTHON))
 CORE := tests/criterion/test_weighted_loss.py tests/weighting tests/conflict tests/penalties tests/gradients --ignore-glob="*_command_line.py"
 
-.PHONY: help train test test-lowest test-python test-core docs links
+.PHONY: help train test test-lowest test-python test-core test-cluster docs links
 
 help:  ## what there is to make
 	@grep -E "^[a-z-]+:.*##" Makefile | sed -E "s/:.*## /\t/" | expand -t 16
@@ -16,6 +16,10 @@ test: .venv/installed  ## linter, formatter, type checker, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+test-cluster: .venv/installed  ## sweeps on SLURM, PostgreSQL and Ray on this machine; as root on Debian it installs what they need
+	sh tests/cluster/install.sh $(BIN)/python
+	LOSSBALANCE_CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n0 -rs tests/cluster
 
 docs: .venv/installed  ## the site, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

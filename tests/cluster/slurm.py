@@ -60,7 +60,7 @@ def missing() -> list[str]:
 def cluster(folder: Path, cpus: int = 4) -> Iterator[dict[str, str]]:
     """Starts the daemons with all their files in ``folder``, and yields the environment in which ``sbatch`` works."""
     names = {"folder": folder, "host": socket.gethostname().partition(".")[0], "cpus": cpus}
-    names |= dict(zip(("ctld", "slurmd", "dbd"), _free_ports(3), strict=True))
+    names |= dict(zip(("ctld", "slurmd", "dbd"), free_ports(3), strict=True))
     for name, text in (("slurm.conf", _SLURM_CONF), ("slurmdbd.conf", _SLURMDBD_CONF)):
         (folder / name).write_text(text.format(**names))
         (folder / name).chmod(0o600)
@@ -120,7 +120,8 @@ def _wait(process: subprocess.Popen[bytes], ready: list[str], environment: dict[
     raise RuntimeError(f"{log.stem} is not ready: {done.stdout}{done.stderr}\n{log.read_text()[-2000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Returns ports of this machine that nobody listens on."""
     with ExitStack() as sockets:
         opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for each in opened:

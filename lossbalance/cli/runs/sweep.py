@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lossbalance.cli.config.settings import check_groups, check_task_name
 from lossbalance.cli.explain import exit_with_message
 from lossbalance.cli.runs.folder import claim_folder
+from lossbalance.cli.runs.lost_jobs import is_lost, wait_for_jobs
 from lossbalance.cli.runs.progress import record_end, record_start
 from lossbalance.cli.runs.record import SUMMARY, read
 from lossbalance.cli.runs.run import validate_run
@@ -58,7 +58,8 @@ def run_all(main: Callable[[], Any]) -> None:
     """Calls ``main``, made by ``hydra.main``. In a sweep every run is tried, and a report is written at the end.
 
     A run that is killed has failed, like one that raises. When a whole worker is killed, joblib gives up the pending
-    runs; then the sweep is resumed, as long as each attempt completes a run, and succeeds if none is missing.
+    runs, and submitit its own; then the sweep is resumed, as long as each attempt completes a run, and succeeds if none
+    is missing.
 
     Raises:
         Exception: The first error of a run, once the others are done.
@@ -68,11 +69,15 @@ def run_all(main: Callable[[], Any]) -> None:
         while True:
             try:
                 return main()
-            except BrokenExecutor as error:
+            except Exception as error:
+                if not is_lost(error) or SweepFolder.current is None:
+                    raise
+                wait_for_jobs(SweepFolder.current)
                 if _finished() <= finished:
                     raise
                 finished = _finished()
-                log.warning("A process was killed (%s): resuming with the missing runs.", error)
+                reason = str(error).partition("\n")[0]
+                log.warning("A process was killed (%s): resuming with the missing runs.", reason)
                 sys.argv += ["resume=true", f"hydra.sweep.dir='{SweepFolder.current}'"]
     finally:
         if SweepFolder.current is not None and SweepFolder.current.exists():
