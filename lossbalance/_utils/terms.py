@@ -21,6 +21,9 @@ class Terms(tuple[str, ...]):
         made.names, made.rows = tuple(names), dict(rows)
         return made
 
+    def __add__(self, other: Any) -> "Terms":
+        return Terms((*self.names, *names_of(other)), {**self.rows, **rows_of(other)})
+
     def __reduce__(self) -> Any:
         return Terms, (self.names, self.rows)
 

@@ -39,7 +39,7 @@ class FixedTerms(DeferredModule):
     def hide(self, losses: Losses) -> Losses:
         """Returns the losses as the scheme observes them: those of known weight are absent, and must be finite."""
         given = {term: None if term in self.weights else loss for term, loss in losses.given.items()}
-        return Losses(given, losses.row, losses.present & self._scheme)
+        return Losses(given, losses.row, losses.present & self._scheme, losses.rows)
 
     def crop(self, observation: Observation) -> Observation:
         """Returns the part of an observation that belongs to the scheme."""

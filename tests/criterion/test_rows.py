@@ -92,6 +92,14 @@ def test_columns_may_have_names_and_the_breakdown_has_rows():
     assert criterion({"main": torch.tensor(10.0), "level": None}).item() == 10
 
 
+def test_a_row_stands_beside_terms_of_known_weight():
+    criterion = WeightedLoss(Equal({"level": 2}), fixed={"kl": 0.25})
+    total = criterion({"level": torch.tensor([1.0, 2.0]), "kl": torch.tensor(4.0)})
+    assert total.item() == 4
+    assert criterion.last.contributions["kl"].item() == 1
+    assert criterion.to_fixed()({"level": torch.tensor([1.0, 2.0]), "kl": torch.tensor(4.0)}).item() == 4
+
+
 def test_a_ratio_of_a_row_is_that_of_each_column():
     scheme = GradBalance({"channel": 3, "main": 1}, ratios={"channel": 1.0, "main": 3.0})
     _, weights = scheme(torch.ones(4), norms=torch.ones(4))
