@@ -38,6 +38,7 @@ class Ranks:
             )
         self._given = group
         self._met = False  # whether all ranks have come to a collective
+        self.has_warned = False
         self.replicas = 1
         """How many of the ranks hold the same gradients, by tensor parallelism."""
 

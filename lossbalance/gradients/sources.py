@@ -12,8 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.fabric import partial_backward
 from lossbalance._utils.transforms import refuse_transforms
+from lossbalance._utils.warn import warn_user
 from lossbalance.gradients.data_parallel import check_even_inputs, check_static_graph
 from lossbalance.gradients.norms import NormAccumulator, measure_each
+from lossbalance.gradients.parameter_gradients import ParameterGradients
 from lossbalance.gradients.pending import average_over_ranks
 from lossbalance.gradients.probes import Probes
 from lossbalance.gradients.tensor_parallel import find_replicas
@@ -103,15 +105,23 @@ class SharedNorms(NormSource):
         values = losses.row.detach()
         entries = [sum(tensor.numel() for tensor in self.shared)] * len(values)
         given = losses.split()
-        differentiate = partial(self._differentiate, list(given))
+        summed = ParameterGradients(self.shared, len(values), self.probes.ranks)
+        differentiate = partial(self._differentiate, list(given), summed)
         norms = measure_each(list(given.values()), differentiate, entries, self.probes.magnitudes, device=values.device)
         rows = torch.cat([values.unsqueeze(0), norms])
         rows, non_finite = average_over_ranks(rows, losses.present, is_non_finite(values), self.probes.ranks)
+        rows = summed.add_to(rows, entries[0])
         observation = observe_norms(rows, non_finite)
         return StepObservation(observation, norms=rows[1])
 
     def _differentiate(
-        self, terms: list[str], index: int, loss: Tensor, factor: Tensor, accumulator: NormAccumulator
+        self,
+        terms: list[str],
+        summed: ParameterGradients,
+        index: int,
+        loss: Tensor,
+        factor: Tensor,
+        accumulator: NormAccumulator,
     ) -> None:
         with partial_backward():
             gradients = torch.autograd.grad(loss, self.shared, factor, retain_graph=True, allow_unused=True)
@@ -121,8 +131,8 @@ class SharedNorms(NormSource):
                 f"{len(gradients)} tensors: give activations of this forward pass or parameters as the loss uses them "
                 "(which those under `fully_shard` are not: use probes)."
             )
-        for gradient in gradients:
-            if gradient is not None:
+        for tensor, gradient in zip(self.shared, gradients, strict=True):
+            if gradient is not None and not summed.take(index, tensor, gradient):
                 accumulator.add(index, gradient)
 
 
@@ -146,11 +156,23 @@ class ProbeNorms(NormSource):
         _check_gradients(self.scheme)
         if not is_known or not probes.has_committed:  # and not at every step, for it walks the graph
             find_replicas(losses.given.values(), probes.ranks)
+            self._warn_of_parameters()
         if not is_known and not probes.has_committed:
             check_static_graph(losses.given.values())
         self._check_probed(names)
         rows, non_finite = probes.last_step(losses) if is_known else probes.ahead(losses)
         return StepObservation(observe_norms(rows, non_finite))
+
+    def _warn_of_parameters(self) -> None:
+        """Warns once that norms at parameters are those of each rank's gradient, not of the mean over ranks."""
+        ranks = self.probes.ranks
+        if self.probes.open.aliases and ranks.size > ranks.replicas and not ranks.has_warned:
+            ranks.has_warned = True
+            warn_user(
+                f"`probe_parameters` on {ranks.size} ranks measures the gradient of each rank's own data, whose norm "
+                f"differs from that of the whole batch by a factor of up to {ranks.size**0.5:.3g}, about the same for "
+                "all terms: give `shared=list(module.parameters())` for norms of the whole batch."
+            )
 
     def _check_probed(self, names: list[str]) -> None:
         unprobed = [term for term in names if term not in self.probes.probed]

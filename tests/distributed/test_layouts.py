@@ -11,7 +11,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from lossbalance import WeightedLoss
 from lossbalance._utils import distributed
 from lossbalance.gradients.norms import NormAccumulator
-from lossbalance.weighting import Equal, GradBalance, Uncertainty
+from lossbalance.weighting import Equal, GradBalance, LRAnnealing, Uncertainty
 from tests.distributed.test_distributed import alone, on_ranks
 
 TERMS = ["aux", "main"]
@@ -85,6 +85,27 @@ def check_partial_gradients_are_added_up_before_they_are_measured(rank: int) -> 
         assert accumulator.rows()[0, 0].item() == 10
 
 
+def check_shared_parameters_weigh_as_on_the_whole_batch(rank: int) -> None:
+    for scheme in (GradBalance, LRAnnealing):
+        with alone():
+            expected = train_parts(scheme, slice(None))
+        ours = train_parts(scheme, slice(4 * rank, 4 * rank + 4))
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+
+
+def train_parts(scheme, part: slice) -> torch.Tensor:
+    """Returns the weights of each of three steps on a part of the batch; the norms are those by the trunk's weight."""
+    net, criterion = Heads(), WeightedLoss(scheme(TERMS))
+    weights = []
+    for step in range(3):
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))[part]
+        h = net.trunk(x).tanh()
+        losses = {"aux": 100 * net.aux(h).square().mean(), "main": (net.main(h) - 1).exp().mean()}
+        criterion(losses, shared=net.trunk.weight)
+        weights.append([weight.item() for weight in criterion.weights.values()])
+    return torch.tensor(weights)
+
+
 def check_only_the_last_rank_has_losses(rank: int) -> None:
     group = dist.new_group([1])
     scheme = Uncertainty(TERMS)
@@ -115,6 +136,7 @@ def check_all(rank: int) -> None:
         EXPECTED["shared"] = train(Heads(), shared=lambda net: [net.aux[0].weight, net.main[0].weight, net.aux[2].bias])
     check_tensor_parallel_heads_weigh_as_in_one_process(rank)
     check_partial_gradients_are_added_up_before_they_are_measured(rank)
+    check_shared_parameters_weigh_as_on_the_whole_batch(rank)
     check_only_the_last_rank_has_losses(rank)
 
 
