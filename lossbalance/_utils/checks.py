@@ -45,16 +45,16 @@ def check_mapping(argument: str, mapping: object, known: Iterable[str]) -> None:
     check_names(argument, mapping, known)
 
 
-def check_word(argument: str, word: str, known: Iterable[str]) -> str:
-    """Returns ``word`` once it is one of the known ones.
+def check_choice(argument: str, choice: str, known: Iterable[str]) -> str:
+    """Returns ``choice`` once it is one of the known ones.
 
     Raises:
-        ValueError: If it is not; the message has the known words and the nearest.
+        ValueError: If it is not; the message has the known ones and the nearest.
     """
     known = list(known)
-    if word not in known:
-        raise ValueError(f"`{argument}` must be one of {known}, got {word!r}{did_you_mean(word, known)}.")
-    return word
+    if choice not in known:
+        raise ValueError(f"`{argument}` must be one of {known}, got {choice!r}{did_you_mean(choice, known)}.")
+    return choice
 
 
 def check_terms(terms: Iterable[str], argument: str = "terms") -> tuple[str, ...]:

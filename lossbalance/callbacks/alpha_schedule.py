@@ -7,7 +7,7 @@ from typing import Literal
 
 from pytorch_lightning import LightningModule, Trainer
 
-from lossbalance._utils.checks import check_number, check_word
+from lossbalance._utils.checks import check_choice, check_number
 from lossbalance.callbacks.find_criterion import find_criterion
 from lossbalance.callbacks.schedule import RAMPS, UNITS, TimeFunction
 from lossbalance.callbacks.weight_schedule import WeightSchedule
@@ -49,7 +49,7 @@ class AlphaSchedule(WeightSchedule):
         shape: Literal["constant", "linear", "cosine", "steps"] = "linear",
         unit: Literal["epochs", "steps"] = "epochs",
     ) -> None:
-        self.shape, self.unit = check_word("shape", shape, _SHAPES), check_word("unit", unit, UNITS)
+        self.shape, self.unit = check_choice("shape", shape, _SHAPES), check_choice("unit", unit, UNITS)
         given = dict(points) if isinstance(points, Iterable) else {0: points}
         if not given or (shape == "constant" and len(given) > 1):
             raise ValueError(f"`points` must be one number for 'constant', else {{time: alpha, ...}}, got {points}.")

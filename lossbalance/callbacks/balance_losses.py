@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_number, check_word, did_you_mean
+from lossbalance._utils.checks import check_choice, check_number, did_you_mean
 from lossbalance._utils.distributed import world_size
 from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.scheme_optimizer import SchemeOptimizer
@@ -66,7 +66,7 @@ class BalanceLosses(LightningCallback):
                 f"`criterion` must be a WeightedLoss, got {criterion!r}: write WeightedLoss(...) around it."
             )
         self.criterion = criterion
-        self.probes = {check_word("probes", term, criterion.terms): name for term, name in (probes or {}).items()}
+        self.probes = {check_choice("probes", term, criterion.terms): name for term, name in (probes or {}).items()}
         for term, name in self.probes.items():
             _check_name(f"probes[{term!r}]", "module", name)
         self.shared = [shared] if isinstance(shared, str) else list(shared)

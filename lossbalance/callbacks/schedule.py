@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from pytorch_lightning import Trainer
 
-from lossbalance._utils.checks import check_integer, check_not_negative, check_word
+from lossbalance._utils.checks import check_choice, check_integer, check_not_negative
 
 Shape = Literal["constant", "linear", "cosine", "steps", "cyclical", "exponential"]
 UNITS = ("epochs", "steps")
@@ -78,7 +78,7 @@ class Schedule:
     ) -> None:
         self.start = check_not_negative("start", start)
         self.end = self.start if end is None else check_not_negative("end", end)
-        self.shape = check_word("shape", shape, [*RAMPS, "steps", "cyclical", "exponential"])
+        self.shape = check_choice("shape", shape, [*RAMPS, "steps", "cyclical", "exponential"])
         self.count = check_integer("count", count, 1)
         self.over, (self.duration, self.unit) = over, _read_duration(over)
         if shape == "exponential" and self.start * self.end == 0:

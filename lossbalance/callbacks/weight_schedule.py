@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.callbacks.find_criterion import find_criteria
 from lossbalance.callbacks.lightning_callback import LightningCallback
 from lossbalance.callbacks.schedule import Schedule, TimeFunction, now
@@ -55,7 +55,7 @@ class WeightSchedule(LightningCallback):
             for prefix, criterion in find_criteria(trainer, module, type(self).__name__).items()
             for name in criterion.factors
         }
-        return [(each, setters[check_word("schedules", name, setters)]) for name, each in self.schedules.items()]
+        return [(each, setters[check_choice("schedules", name, setters)]) for name, each in self.schedules.items()]
 
 
 class _Setter:

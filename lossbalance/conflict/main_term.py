@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 
 _MARGIN = 4.0  # times the relative precision of the inner products; 1 is too little
 
@@ -32,7 +32,7 @@ class MainTerm:
         Raises:
             ValueError: If the main term is none of them, or other terms were set before.
         """
-        check_word("main", self.name, terms)
+        check_choice("main", self.name, terms)
         if self.terms not in (None, tuple(terms)):
             raise ValueError(
                 f"`conflict` must be an aggregator for the terms {list(terms)}, got one in use for "

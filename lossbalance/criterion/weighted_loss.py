@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.terms import names_of, rows_of
 from lossbalance._utils.transforms import is_exporting, is_transforming
@@ -265,7 +265,7 @@ class WeightedLoss(nn.Module):
             ValueError: If the name is unknown, or the factor negative or not finite.
         """
         columns = rows_of(self.terms).get(name, (name,))
-        check_word("name", name, [*self.terms, *names_of(self.terms), *self.penalties])
+        check_choice("name", name, [*self.terms, *names_of(self.terms), *self.penalties])
         if columns[0] in self.terms:
             for term in columns:
                 self._factors.set_factor(term, check_factor(name, factor))

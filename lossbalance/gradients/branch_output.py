@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.gradients.branch import Branches
 from lossbalance.gradients.measurement import is_in_backward
 
@@ -26,7 +26,7 @@ class BranchHandle:
 
     def __init__(self, module: nn.Module, heads: Mapping[str, nn.Module], split: Split, branches: Branches) -> None:
         for term in heads:
-            check_word("heads", term, branches.probes.terms)
+            check_choice("heads", term, branches.probes.terms)
         branches.probes.placed.update(heads)
         self._split, self._branches = split, branches
         self._hooks = [module.register_forward_hook(self._forget)]

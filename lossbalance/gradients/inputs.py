@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.gradients.probes import Probes
 
 Probe = Callable[[Tensor], Tensor]
@@ -32,7 +32,7 @@ class ProbeHandle:
         if not isinstance(modules, Mapping):
             raise TypeError(f"`modules` must map terms to the modules in which they begin, got {modules!r}.")
         for term, module in modules.items():
-            _check_module(check_word("modules", term, probes.terms), module)
+            _check_module(check_choice("modules", term, probes.terms), module)
         probes.placed.update(modules)
         self._hooks: list[RemovableHandle] = [
             module.register_forward_pre_hook(
@@ -62,7 +62,7 @@ class ProbedModule:
 
     def __init__(self, module: nn.Module, term: str, probes: Probes) -> None:
         check_parameters(module)
-        self.module, self.term, self.probes = module, check_word("term", term, probes.terms), probes
+        self.module, self.term, self.probes = module, check_choice("term", term, probes.terms), probes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module; in training, with aliases of its parameters that all calls of a step have in common."""

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance._utils.distributed import Ranks
 from lossbalance._utils.terms import Terms, rows_of
 from lossbalance._utils.transforms import refuse_transforms
@@ -329,7 +329,7 @@ class Probes(nn.Module):
         if term in rows_of(self.terms):
             raise ValueError(f"{term!r} is a row of terms: probe the prediction by `criterion.probe_columns`.")
         if term not in self._index:
-            check_word("term", term, self.terms)
+            check_choice("term", term, self.terms)
         if not (x.is_floating_point() or x.is_complex()):
             raise TypeError(f"`x` must be an activation in floating point, got {x.dtype}: probe what enters a head.")
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.penalties.base import Penalty
 from lossbalance.penalties.blocks import Block, Blocks
 from lossbalance.penalties.selection import Coefficients
@@ -49,7 +49,7 @@ class GroupLasso(Penalty):
 
     def __init__(self, strength: Strength | None = None, group: Block = "output", **settings: Any) -> None:
         super().__init__(strength, **settings)
-        self.rule = self.rule._replace(block=cast("Block", check_word("group", group, ("output", "input"))))
+        self.rule = self.rule._replace(block=cast("Block", check_choice("group", group, ("output", "input"))))
 
     def measure(self, weights: list[Tensor], factors: Coefficients, blocks: Blocks) -> Tensor:  # type: ignore[override]
         """Sums the norms of the blocks."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import LBFGS, SparseAdam
 
-from lossbalance._utils.checks import check_number, check_positive, check_word
+from lossbalance._utils.checks import check_choice, check_number, check_positive
 
 MODES = ("loss", "gradient", "decoupled", "proximal")
 Patterns = str | Iterable[str]
@@ -69,7 +69,7 @@ def check_mode(mode: str, penalty: str, has_proximal: bool) -> str:
             f"`mode` must be one of {list(MODES[:3])} for {penalty}, got 'proximal', which sets weights to zero: use "
             "'decoupled', or L1, ElasticNet or GroupLasso."
         )
-    return check_word("mode", mode, MODES)
+    return check_choice("mode", mode, MODES)
 
 
 def check_module(module: object) -> nn.Module:

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, StackDataset
 
-from lossbalance._utils.checks import check_integer, check_number, check_word
+from lossbalance._utils.checks import check_choice, check_integer, check_number
 from lossbalance.tasks.batches import Batches
 
 SIZES = {"train": 4096, "val": 1024, "test": 2048}  # pictures composed of each part's digits
@@ -52,7 +52,7 @@ class DigitPairs(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         for term, target in targets.items():
-            check_word(f"targets.{term}", target, TARGETS)
+            check_choice(f"targets.{term}", target, TARGETS)
         self.targets = dict(targets)
         self.unit = check_number("unit", unit, "a positive number", lambda number: number > 0)
         self.batch_size = check_integer("batch_size", batch_size, 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink, threshold
 
-from lossbalance._utils.checks import check_names, check_not_negative, check_positive, check_word
+from lossbalance._utils.checks import check_choice, check_names, check_not_negative, check_positive
 from lossbalance._utils.terms import expand
 from lossbalance.weighting.averages import TINY, average_first, set_where, start_first
 from lossbalance.weighting.base import Observation, weighted_sum
@@ -145,7 +145,7 @@ class GradNorm(PositiveWeighting):
 
 def _check_initial(initial: str | Mapping[str, float], terms: tuple[str, ...]) -> str | dict[str, float]:
     if not isinstance(initial, Mapping):
-        return check_word("initial", initial, ["balanced", "equal"])
+        return check_choice("initial", initial, ["balanced", "equal"])
     by_term = expand(initial, terms)
     check_names("initial", by_term, terms)
     return {term: check_positive(f"initial[{term!r}]", by_term[term]) for term in terms}

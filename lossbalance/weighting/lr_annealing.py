@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_decay, check_word
+from lossbalance._utils.checks import check_choice, check_decay
 from lossbalance.weighting.averages import set_where
 from lossbalance.weighting.base import Observation, Weighting, weighted_sum
 
@@ -78,7 +78,7 @@ class LRAnnealing(Weighting):
     def __init__(self, terms: Iterable[str], decay: float = 0.9, statistic: str = "max_mean") -> None:
         super().__init__(terms)
         self.decay = check_decay("decay", decay)
-        self.statistic = check_word("statistic", statistic, ["max_mean", "norm"])
+        self.statistic = check_choice("statistic", statistic, ["max_mean", "norm"])
         self.uses_magnitudes = self.statistic == "max_mean"  # type: ignore[misc]
         self.register_buffer("weight", torch.ones(len(self.terms)))  # lambda
         others = (torch.arange(len(self.terms)) > 0).float()

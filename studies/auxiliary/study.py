@@ -12,7 +12,7 @@ from itertools import product
 import pandas as pd
 import torch
 
-from lossbalance._utils.checks import check_integer, check_positive, check_word
+from lossbalance._utils.checks import check_choice, check_integer, check_positive
 from studies.auxiliary.cases import KINDS, TABLES, Case, make_case
 from studies.auxiliary.methods import METHODS, StackedMethods
 from studies.auxiliary.training import Batches, train
@@ -53,7 +53,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for table in self.tables:
-            check_word("tables", table, TABLES)
+            check_choice("tables", table, TABLES)
         for rows in self.rows:
             check_integer("rows", rows, 10)
         for name in ("seeds", "steps", "batch", "width"):

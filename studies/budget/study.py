@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_integer, check_positive, check_word
+from lossbalance._utils.checks import check_choice, check_integer, check_positive
 from studies.one_run import study as one_run
 from studies.one_run.multitask import Heads
 from studies.one_run.optimizers import OPTIMIZERS
@@ -66,8 +66,8 @@ class Settings:
     def __post_init__(self) -> None:
         expand_names(self.tables)
         for optimizer in self.optimizers:
-            check_word("optimizers", optimizer, OPTIMIZERS)
-        check_word("scaling", self.scaling, one_run.SCALINGS)
+            check_choice("optimizers", optimizer, OPTIMIZERS)
+        check_choice("scaling", self.scaling, one_run.SCALINGS)
         for name in ("seeds", "draws", "steps", "batch", "width", "rows"):
             check_integer(name, getattr(self, name), 1)
         check_integer("checkpoints", self.checkpoints, 1, self.steps)

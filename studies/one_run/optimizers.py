@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 
 _ADAM_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 _SGD_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
@@ -42,7 +42,7 @@ class Stepper:
     def __init__(
         self, parameters: list[Tensor], others: list[dict[str, Any]], name: str, rates: Tensor, steps: int
     ) -> None:
-        check_word("optimizer", name, list(OPTIMIZERS))
+        check_choice("optimizer", name, list(OPTIMIZERS))
         self.parameters = parameters
         self._rates = [rates.view(-1, *[1] * (parameter.ndim - 1)) for parameter in parameters]
         self._clips = name.endswith("_clipped")

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from lossbalance import weighting
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.weighting import Weighting
 
 Maker = Callable[[list[str]], Weighting]
@@ -69,6 +69,6 @@ def choose_schemes(names: Iterable[str]) -> dict[str, Maker]:
     """
     chosen: dict[str, Maker] = {}
     for name in names:
-        check_word("schemes", name, [*SCHEMES, "all", "variants"])
+        check_choice("schemes", name, [*SCHEMES, "all", "variants"])
         chosen |= {"all": SCHEMES, "variants": VARIANTS}.get(name) or {name: SCHEMES[name]}
     return chosen

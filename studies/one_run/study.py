@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lossbalance._utils.checks import check_integer, check_positive, check_word
+from lossbalance._utils.checks import check_choice, check_integer, check_positive
 from studies.one_run.multitask import Heads, MultiTaskNet, Parameters, forward
 from studies.one_run.optimizers import OPTIMIZERS
 from studies.one_run.schemes import choose_schemes
@@ -84,9 +84,9 @@ class Settings:
         if self.table is not None:
             read_own_file(self.table, self.targets)  # before anything is trained
         for scaling in self.scalings:
-            check_word("scalings", scaling, SCALINGS)
+            check_choice("scalings", scaling, SCALINGS)
         choose_schemes(self.schemes)
-        check_word("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         for rate in self.grid:
             check_positive("rates", rate)
         for name in ("seeds", "steps", "batch", "width", "rows"):

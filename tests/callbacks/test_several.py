@@ -116,6 +116,6 @@ def test_a_criterion_with_a_single_term_is_watched(tmp_path):
 
 
 def test_a_callback_shows_its_settings():
-    assert repr(LossMonitor(pictures=False)) == "LossMonitor(pictures=False)"
+    assert repr(LossMonitor(pictures=False)) == "LossMonitor(pictures=False, title=None)"
     assert repr(AlphaSchedule(0.5, "constant")).startswith("AlphaSchedule(points=")
     assert "Fixed('aux', 'main'" in repr(balance())

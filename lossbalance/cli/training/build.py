@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lossbalance._utils.checks import check_number, check_word
+from lossbalance._utils.checks import check_choice, check_number
 from lossbalance.callbacks import BalanceLosses
 from lossbalance.cli.config.targets import find_target, make
 from lossbalance.cli.training.data import as_datamodule, build_data
@@ -122,7 +122,7 @@ def build_criterion(config: DictConfig, penalties: Mapping[str, Penalty]) -> Wei
     """Returns the criterion that ``loss``, ``conflict``, ``weight_sum``, ``loss_sum`` and ``fixed`` describe."""
     conflict, fixed = instantiate(config.conflict) if config.conflict else None, dict(config.fixed or {})
     for term in fixed:
-        check_word("fixed", term, config.task.terms)
+        check_choice("fixed", term, config.task.terms)
     loss = OmegaConf.merge(config.loss, {"terms": [term for term in config.task.terms if term not in fixed]})
     sums = {"weight_sum": config.weight_sum, "loss_sum": config.loss_sum}
     return WeightedLoss(instantiate(loss if fixed else config.loss), penalties, **sums, conflict=conflict, fixed=fixed)

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.callbacks import LossMonitor
 from lossbalance.cli.config.objective import check_logged
 from lossbalance.criterion.weighted_loss import WeightedLoss
@@ -37,7 +37,7 @@ class BestAndLast(ModelCheckpoint):
     """
 
     def __init__(self, dirpath: str, monitor: str, direction: str = "maximize") -> None:
-        mode = check_word("direction", direction, ["maximize", "minimize"])[:3]
+        mode = check_choice("direction", direction, ["maximize", "minimize"])[:3]
         # `save_last` would skip epochs that are not the best.
         super().__init__(dirpath, "best", monitor=monitor, mode=mode, save_last=False, enable_version_counter=False)
         self.last = Path(dirpath) / "last.ckpt"

@@ -2,7 +2,7 @@
 
 from pytorch_lightning.callbacks import EarlyStopping
 
-from lossbalance._utils.checks import check_integer, check_word
+from lossbalance._utils.checks import check_choice, check_integer
 
 
 class StopEarly(EarlyStopping):
@@ -19,5 +19,5 @@ class StopEarly(EarlyStopping):
     """
 
     def __init__(self, monitor: str, direction: str = "maximize", patience: int = 5, min_delta: float = 0.0) -> None:
-        mode = check_word("direction", direction, ["maximize", "minimize"])[:3]
+        mode = check_choice("direction", direction, ["maximize", "minimize"])[:3]
         super().__init__(monitor, min_delta, check_integer("patience", patience, 1), mode=mode)

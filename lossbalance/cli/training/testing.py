@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.cli.training.build import Built
 from lossbalance.cli.training.checkpoints import BestAndLast
 from lossbalance.cli.training.libraries import defines
@@ -28,7 +28,7 @@ def check_test(choice: bool | str, callbacks: Iterable[pl.Callback]) -> str | No
     """
     if isinstance(choice, bool):
         return "last" if choice else None
-    check_word("test", choice, ["last", "best", "false"])
+    check_choice("test", choice, ["last", "best", "false"])
     if choice == "best" and _find_checkpoints(callbacks) is None:
         raise ValueError("`test` must be last or false where no callback keeps the best checkpoint, got 'best'.")
     return choice

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from lossbalance._utils.checks import check_terms, check_word, did_you_mean
+from lossbalance._utils.checks import check_choice, check_terms, did_you_mean
 from lossbalance.tasks.table.targets import Target
 from lossbalance.tasks.table.values import as_numbers, is_text
 
@@ -22,7 +22,7 @@ def choose_targets(table: pd.DataFrame, targets: Iterable[str]) -> list[str]:
         TypeError: If they are not a list of names.
         ValueError: If there is none, one twice, or one is not a column.
     """
-    return [check_word("task.targets", name, table) for name in check_terms(targets, "task.targets")]
+    return [check_choice("task.targets", name, table) for name in check_terms(targets, "task.targets")]
 
 
 def choose_features(
@@ -35,10 +35,10 @@ def choose_features(
         ValueError: If one is not a column, named twice, a target, or none is left.
     """
     ignored = {
-        check_word("task.ignore", name, table) for name in (check_terms(ignore, "task.ignore") if ignore else ())
+        check_choice("task.ignore", name, table) for name in (check_terms(ignore, "task.ignore") if ignore else ())
     }
     if features is not None:
-        chosen = [check_word("task.features", name, table) for name in check_terms(features, "task.features")]
+        chosen = [check_choice("task.features", name, table) for name in check_terms(features, "task.features")]
         both = [name for name in chosen if name in targets]
         if both:
             raise ValueError(f"`task.features` must not have targets among them, got {both}.")

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lossbalance._utils.checks import check_word
+from lossbalance._utils.checks import check_choice
 from lossbalance.tasks.base import FINGERPRINT
 from lossbalance.tasks.table.columns import check_columns
 from lossbalance.tasks.table.schema import TableSchema
@@ -75,7 +75,7 @@ def load(run: str | Path, checkpoint: str = "best", trust: bool = False) -> Tabl
     """
     path = Path(run)
     if path.is_dir():
-        path = path / "checkpoints" / f"{check_word('checkpoint', checkpoint, ['best', 'last'])}.ckpt"
+        path = path / "checkpoints" / f"{check_choice('checkpoint', checkpoint, ['best', 'last'])}.ckpt"
     settings = path.parent.parent / "config.yaml"
     for file in (path, settings):
         if not file.is_file():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lossbalance._utils.checks import check_word, did_you_mean
+from lossbalance._utils.checks import check_choice, did_you_mean
 from lossbalance.tasks.table.values import as_numbers, check_clean, is_text, numbers_of, plain
 
 KINDS = ("number", "binary", "classes")
@@ -85,8 +85,8 @@ def find_targets(table: pd.DataFrame, kinds: Mapping[str, str], training: np.nda
             nor of classes.
     """
     for name, kind in kinds.items():
-        check_word("task.kinds", name, list(table))
-        check_word(f"task.kinds.{name}", kind, KINDS)
+        check_choice("task.kinds", name, list(table))
+        check_choice(f"task.kinds.{name}", kind, KINDS)
     return [_describe(table[name], kinds.get(str(name)), training) for name in table]
 
 
