@@ -62,11 +62,11 @@ class PendingNorms:
         self._write(torch.zeros_like(self.rows), non_finite)
 
     def state(self) -> Tensor:
-        """Returns ``[4, terms]`` to be saved, of one size and type throughout a training.
+        """Returns ``[4, terms]`` to be saved, of one size throughout a training, in the dtype of the losses.
 
         A rank that saves alone stands for all ranks.
         """
-        rows = torch.zeros(4, self.rows.size(1), dtype=widest(self.rows.device), device=self.rows.device)
+        rows = torch.zeros(4, self.rows.size(1), dtype=self.rows.dtype, device=self.rows.device)
         rows[: len(self.rows)] = self._unobserved()
         rows[1].mul_(torch.where(self._rank_local, (self.ranks.replicas / self.ranks.size) ** 0.5, 1.0))
         return rows
@@ -74,7 +74,8 @@ class PendingNorms:
     def load(self, rows: Tensor) -> None:
         """Restores what :meth:`state` returned."""
         device = self._rank_local.device
-        self.rows, self._reobserve = rows.to(device, widest(device), copy=True), None
+        dtype = min(rows.dtype, widest(device), key=lambda dtype: dtype.itemsize)
+        self.rows, self._reobserve = rows.to(device, dtype, copy=True), None
         self._rank_local.zero_()
 
     def to(self, device: torch.device) -> None:
