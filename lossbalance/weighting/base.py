@@ -39,15 +39,15 @@ class Losses(NamedTuple):
         ]
 
     def split(self) -> dict[str, Tensor | None]:
-        """Returns the loss of each term by name, the rows taken apart."""
-        apart: dict[str, Tensor | None] = {}
+        """Returns the loss of each term by name, the rows split."""
+        split: dict[str, Tensor | None] = {}
         for name, loss in self.given.items():
             columns = self.rows.get(name)
             if columns is None:
-                apart[name] = loss
+                split[name] = loss
             else:
-                apart |= zip(columns, [None] * len(columns) if loss is None else loss.unbind(), strict=True)
-        return apart
+                split |= zip(columns, [None] * len(columns) if loss is None else loss.unbind(), strict=True)
+        return split
 
 
 class Observation(NamedTuple):
