@@ -21,6 +21,7 @@ _UNMOVED = 1e-6  # relative change of the loss from the first epoch to the secon
 _NOTHING = 1e-4  # of the gradient, for a penalty
 _STANDS, _GROWS = 5e-3, 0.05  # relative changes from epoch to epoch
 _OPPOSED = -0.1  # mean cosine
+_MINIMUM = 0.01  # of the other loss of a pair: a loss that is at its trivial minimum
 _RISES = 0.05  # relative change in validation since its best
 
 
@@ -30,7 +31,7 @@ def diagnose(epochs: Epochs) -> Iterator[tuple[str, str]]:
     checks: list[tuple[Iterable[str], Sequence[Callable[[Epochs, str], str | None]]]] = [
         (connected, (_not_finite, _unseen, _dominant, _starved, _collapsed, _run_away, _unmoved, _stuck, _overfit)),
         (epochs.penalties, (_useless, _overwhelming)),
-        (epochs.pairs, (_conflicting,)),
+        (epochs.pairs, (_conflicting, _prior)),
     ]
     for names, functions in checks:
         yield from _check_all(epochs, names, functions)
@@ -242,4 +243,25 @@ def _conflicting(epochs: Epochs, name: str) -> str | None:
         f"{epochs.mean('conflict', name):.0%} of the steps since epoch {since}, at a mean cosine of "
         f"{epochs.mean('cosine', name):.2f}: combine them by MGDA or IMTLG "
         "(`conflict=mgda`, `conflict=imtlg`), or try a wider trunk (`task.width=`)."
+    )
+
+
+def _prior(epochs: Epochs, name: str) -> str | None:
+    """Returns a message for two terms that always oppose each other while one is at its trivial minimum."""
+
+    def is_opposed(i: int) -> bool:
+        return epochs.mean("conflict", name, i) > _NEARLY_ALL and smallest(i)[0] < _MINIMUM * smallest(i)[1]
+
+    def smallest(i: int) -> list[float]:
+        return sorted(abs(epochs.mean("loss", term, i)) for term in epochs.pairs[name])
+
+    since = epochs.since(is_opposed)
+    if since is None:
+        return None
+    prior, task = sorted(epochs.pairs[name], key=lambda term: abs(epochs.mean("loss", term)))
+    return (
+        f"{prior!r} points against {task!r} in {epochs.mean('conflict', name):.0%} of the steps since epoch {since}, "
+        f"and stays at its minimum, {epochs.mean('loss', prior):.3g}: is it a prior (a KL, an entropy bonus, a router's"
+        f" loss)? Give it a weight of its own beside the scheme: `WeightedLoss(..., fixed={{{prior!r}: ...}})` "
+        f"(`fixed.{prior}=`)."
     )

@@ -106,6 +106,8 @@ def _(error: OmegaConfBaseException) -> str:
         group = str(error.full_key).rpartition(".")[0]
         if group.startswith("trainer."):
             return f"`{group}` is one value: to make it an object, write '{group}={{_target_: ..., key: value}}'."
+        if group == "fixed":
+            return f"`{error.full_key}` must be the weight of a term, a number: {str(error).splitlines()[0]}."
         if set(known) <= {"as_term"}:  # no choice of the group was made
             return f"`{error.full_key}` is not a setting yet: choose `{group}=...` first; --help lists the choices."
         if group in ("loss.weights", "loss.limits"):

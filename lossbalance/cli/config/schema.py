@@ -44,6 +44,7 @@ def register() -> None:
     store = ConfigStore.instance()
     schema = OmegaConf.structured(Config)
     open_arguments(schema.task)
+    OmegaConf.set_struct(schema.fixed, False)  # the command line adds terms to it
     store.store(name="schema", node=schema)
     plugins = Plugins.instance()  # the launchers that are installed register themselves
     sweeper = import_module("hydra_plugins.lossbalance_grids").GridsSweeper
