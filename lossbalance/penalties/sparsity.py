@@ -34,7 +34,7 @@ def count_zeros(penalty: Penalty) -> Sparsity:
     size = sum(
         weight.numel() / (group.blocks.size if group.blocks else 1) for group in groups for weight in group.weights
     )
-    return Sparsity(zeros, torch.tensor(float(size), device=device))
+    return Sparsity(zeros, torch.full((), float(size), device=device))
 
 
 def _zeros(group: Group) -> Tensor:
