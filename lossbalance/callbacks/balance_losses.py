@@ -93,6 +93,7 @@ class BalanceLosses(LightningCallback):
         if stage == "fit":
             self._undo.close()
             self._ready = False
+            self.criterion.step_warnings.ignore_updates()  # its parameters are in an optimizer, that of this callback
             before, after = partial(self._prepare, pl_module), partial(self._balance, pl_module)
             _wrap_training_step(pl_module, before, after, self._undo)
 

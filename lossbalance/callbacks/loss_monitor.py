@@ -169,6 +169,8 @@ class LossMonitor(LightningCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the picture of a training that was complete when it was resumed."""
         if self._resumed:
+            criteria = find_criteria(trainer, pl_module, type(self).__name__)
+            self._title = _describe(self.title or type(pl_module).__name__, criteria.values())
             self.on_train_end(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from lossbalance._utils.checks import check_positive
+from lossbalance._utils.checks import check_not_negative
 
 
 def parameter_groups(parameters: list[nn.Parameter], lr: float | None, default: float | None) -> list[dict[str, Any]]:
@@ -19,9 +19,9 @@ def parameter_groups(parameters: list[nn.Parameter], lr: float | None, default: 
         TypeError: If ``lr`` is not a number.
         ValueError: If it is not positive, or not finite.
     """
-    if lr is not None:
+    if lr is not None and check_not_negative("lr", lr) == 0:
         cure = "to hold the weights, take Fixed, or criterion.requires_grad_(False)"
-        check_positive("lr", lr, cure)
+        raise ValueError(f"`lr` must be a positive, finite number, got {lr!r}: {cure}.")
     if not parameters:
         return []
     lr = default if lr is None else lr

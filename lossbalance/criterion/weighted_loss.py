@@ -265,7 +265,7 @@ class WeightedLoss(nn.Module):
             ValueError: If the name is unknown, or the factor negative or not finite.
         """
         columns = rows_of(self.terms).get(name, (name,))
-        check_choice("name", name, [*self.terms, *names_of(self.terms), *self.penalties])
+        check_choice("name", name, dict.fromkeys([*self.terms, *names_of(self.terms), *self.penalties]))
         if columns[0] in self.terms:
             for term in columns:
                 self._factors.set_factor(term, check_factor(name, factor))

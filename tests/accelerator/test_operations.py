@@ -30,8 +30,8 @@ BOUNDS = {
     "famo": (39, 39),  # an optimizer of its own: no goal
     "geometric_mean": (12, 12),  # goal: 12, 24
     "inverse_loss": (19, 19),  # goal: 12, 24
-    "random_weighting": (10, 10),  # goal: 12, 24
-    "relobralo": (27, 27),  # goal: 12, 24
+    "random_weighting": (12, 12),  # goal: 12, 24
+    "relobralo": (28, 28),  # goal: 12, 24
     "smooth_tchebycheff": (11, 11),  # goal: 12, 24
     "softadapt": (12, 12),  # goal: 12, 24
     "scalarizer": (50, 50),  # no goal: what it wraps is not ours

@@ -225,6 +225,7 @@ def test_a_state_of_an_earlier_version_is_read():
     assert torch.equal(other.step(3), saved.step(3))
 
 
+@pytest.mark.filterwarnings("ignore:The weights of")  # nothing is trained
 @pytest.mark.parametrize("name", SCHEME_NAMES)
 def test_a_scheme_made_in_half_precision_keeps_its_state_in_full(name):
     def weights(dtype: torch.dtype) -> dict[str, float]:

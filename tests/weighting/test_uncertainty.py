@@ -185,7 +185,7 @@ def test_a_step_that_is_not_finite_leaves_the_log_variances_where_they_are(regul
     criterion({"a": torch.tensor(2.0), "b": torch.tensor(3.0)})
     before = criterion.weighting.log_variance.detach().clone()
 
-    total = criterion({"a": torch.tensor(broken, requires_grad=True), "b": torch.tensor(7.0)})
+    total = criterion({"a": torch.tensor(broken, requires_grad=True), "b": torch.tensor(7.0, requires_grad=True)})
     total.backward()
     optimizer.step()
 
