@@ -44,7 +44,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_there_is_a_yaml_for_each_aggregator():
     classes = {OmegaConf.load(CONF / f"{name}.yaml")._target_.rsplit(".", 1)[1] for name in AGGREGATORS}
-    assert classes == {aggregator.__name__ for aggregator in Aggregator.__subclasses__()}
+    ours = [each for each in Aggregator.__subclasses__() if each.__module__.startswith("lossbalance.")]
+    assert classes == {aggregator.__name__ for aggregator in ours}
 
 
 @pytest.mark.parametrize("factor", [2.0**16, 1e-9, 1e-25])

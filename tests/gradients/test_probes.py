@@ -171,6 +171,7 @@ def test_gradient_shares_are_those_of_the_weighted_terms_under_every_scheme():
     assert {term: share.item() for term, share in criterion.last.gradient_shares.items()} == {"aux": 0.75, "main": 0.25}
 
 
+@pytest.mark.filterwarnings("ignore:.* has no gradient, while other losses have one")
 def test_a_probed_term_without_gradient_counts_as_absent():
     criterion = recording()
     for _ in range(2):

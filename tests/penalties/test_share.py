@@ -82,6 +82,7 @@ def test_a_step_that_is_not_finite_changes_nothing():
     torch.testing.assert_close(dict(share.state_dict()), dict(before), rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no gradient, while other losses have one")
 def test_a_loss_that_is_not_finite_and_has_no_gradient_changes_nothing():
     net, penalty = nn.Linear(3, 2), L2(share=0.1)
     criterion = WeightedLoss(Equal(["data", "given"]), penalties={"l2": penalty})
