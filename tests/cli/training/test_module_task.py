@@ -132,7 +132,7 @@ def test_what_has_no_effect_on_a_module_is_told(tmp_path, caplog):
     words_of_folds = ["fold=1", "folds=3", "+task.data.samples=32"]
     run_here(tmp_path, *words(), PROBES, "loss=gradbalance", "optimizer.lr=0.1", *words_of_folds, "task.max_epochs=1")
     assert "`optimizer` has no effect: Net has its own `configure_optimizers`" in caplog.text
-    assert "`fold` has no effect: the data do not ask for it, as by 'task.data.fold=${fold}'" in caplog.text
+    assert "`fold` has no effect: the data do not use it; 'task.data.fold=${fold}' would." in caplog.text
     assert "`folds` has no effect" in caplog.text
 
 
