@@ -35,6 +35,7 @@ def test_numbers_are_trained_raw_on_request(tmp_path):
     assert summary["weights"]["price"] < 1e-6 * summary["weights"]["sold"]
 
 
+@pytest.mark.filterwarnings("ignore:The limit of")
 def test_a_limit_is_in_the_unit_of_the_target(tmp_path):
     def train(name, *settings):
         limits = ["loss=constrained", "loss.limits=null", "+loss.limits={price: 100}", *settings]
@@ -83,7 +84,7 @@ def test_a_table_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
 def test_what_is_left_out_is_told(tmp_path, monkeypatch, asked, message):
     monkeypatch.delenv("LOSSBALANCE_EXPLAIN", raising=False)
     path = write(tmp_path)
-    with pytest.raises((ValueError, HydraException)) as refusal:
+    with pytest.raises((ValueError, TypeError, HydraException)) as refusal:
         run_here(tmp_path, *[word.format(path=path) for word in asked])
     assert message in explain(refusal.value)
 
