@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lossbalance import WeightedLoss
+from lossbalance.gradients.first_steps import FIRST_STEPS, find_near_minimum
 from lossbalance.weighting import Observation, Weighting
-from lossbalance.weighting.averages import move_average, read_average, start_average
+from lossbalance.weighting.averages import limit_average, move_average, read_average, start_average
 from studies.one_run.multitask import Heads, MultiTaskNet, Parameters, forward, stack
 from studies.one_run.optimizers import Stepper
 
@@ -29,7 +30,9 @@ class StackedGradBalance:
 
     def observe(self, norms: Tensor, seen: Tensor) -> None:
         """Moves the averages of the terms that were seen, ``[copies, terms]`` each."""
-        move_average(self._average, norms, seen & (norms > 0), self.decay)
+        seen = seen & (norms > 0)
+        move_average(self._average, norms, seen, self.decay)
+        limit_average(self._average, norms, seen, self.decay)
 
     def weights(self) -> Tensor:
         """Returns the weights ``[copies, terms]``."""
@@ -65,6 +68,7 @@ class StackedWeights:
         self._average = torch.zeros(2, self.copies, fixed.shape[1])  # of the losses shown, and of 1
         self._measured: list[Tensor] = []  # what the schemes that use gradients have not been shown yet
         self._begun = False
+        self._early: dict[int, int] = {}  # steps so far of each term that started near its minimum
 
     def parameter_groups(self, rates: Tensor) -> list[dict[str, Any]]:
         """Returns the parameter groups of the schemes.
@@ -107,23 +111,40 @@ class StackedWeights:
         return torch.where(self._by_loss | self._by_weight, weights.shape[1] / sums, 1.0)
 
     def _observe(self, losses: Tensor, present: Tensor, measured: Tensor) -> None:
-        """Shows losses at once, and gradients one step later, but for the first, which are shown ahead."""
+        """Shows losses at once, and gradients one step later, but for the first ones, which are shown ahead."""
         seen = present & losses.isfinite().all(1, keepdim=True)
         shown = torch.stack([losses, seen])
         self._measured.append(torch.cat([shown[:, self.with_gradients], measured * seen[self.with_gradients]]))
-        if self._begun and len(self._measured) == 1:
+        ahead = self._is_ahead(losses, present, measured)
+        if ahead:
+            del self._measured[:-1]
+        if len(self._measured) == 1 and not ahead:
             shown[1, self.with_gradients] = 0.0
         else:
             late = self._measured.pop(0)
             shown[:, self.with_gradients] = late[:2]
             self._show_norms(late)
-        self._begun = True
         first, last = len(self.fixed), len(self.fixed) + len(self.schemes)
         for scheme, row, known in zip(self.schemes, *shown[:, first:last], strict=True):
             if not scheme.uses_gradients:
                 scheme.observe(Observation(row, row, known > 0))
         latest = torch.where(shown[1] > 0, torch.stack([shown[0].abs(), shown[1]]), self._average)
         self._average.lerp_(latest, 1 - _DECAY)
+
+    def _is_ahead(self, losses: Tensor, present: Tensor, measured: Tensor) -> bool:
+        """Returns whether the library measures this step ahead: the first, and those of terms near their minimum."""
+        if not self._begun:
+            self._begun = True
+            if measured.shape[1]:  # all copies start alike, so one stands for all
+                near = find_near_minimum(losses[-1].tolist(), measured[0, -1].tolist())
+                self._early = {i: 1 for i, is_near in enumerate(near) if is_near and present[i]}
+            return True
+        early = [i for i in self._early if present[i]]
+        for i in early:
+            self._early[i] += 1
+            if self._early[i] == FIRST_STEPS:
+                del self._early[i]
+        return bool(early)
 
     def _show_norms(self, late: Tensor) -> None:
         """Shows losses, presence, norms, largest and mean magnitudes, ``[5, copies, terms]``, to these schemes."""
