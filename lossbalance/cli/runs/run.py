@@ -101,7 +101,7 @@ def _prepare(config: DictConfig) -> tuple[Any, list[logging.LogRecord]]:
             training.built.data.setup("fit")
     finally:
         root.handlers = handlers
-    return training, buffer.buffer
+    return training, list(buffer.buffer)  # the handler clears its own when logging is configured
 
 
 def check_folder(config: DictConfig, folder: Path) -> None:
